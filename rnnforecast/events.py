@@ -16,7 +16,7 @@ _MAX_NAMES = 5
 """Names in the message of a warning; its count has all."""
 
 
-CATCH_UP_HINT = "the same command does the rest: what is published is not done again"
+CATCH_UP_HINT = "run the same command again to publish the rest"
 """What to do about a catch-up that ended early."""
 
 

@@ -43,7 +43,7 @@ def explain_explosion(
     share = sum(clipped) / len(clipped) if clipped else 0.0
     if share > CLIPPED_TOO_OFTEN and not has_improved:
         limit = training.clip or LARGE_NORM
-        return f"{100 * share:.0f} % of the gradients were larger than {limit:g}"
+        return f"{100 * share:.0f} % of the gradient norms exceeded {limit:g}"
 
     lowest = accumulate(losses, min)
     for epoch, (loss, lowest_before) in enumerate(zip(losses[1:], lowest, strict=False), start=2):

@@ -62,7 +62,7 @@ class MemberSpec:
         parts = [f"{self.cell.upper()} of width {self.hidden}, {self.layers} layer(s)"]
         parts += [f"segments of {self.segment}"]
         parts += ["with covariates"] * self.covariates
-        parts += ["built in, not trained on these readings"] * (not self.is_trained)
+        parts += ["built in, not trained on this data"] * (not self.is_trained)
         return ", ".join(parts)
 
 

@@ -37,6 +37,8 @@ EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Units of numeric time stamps since 1970, in microseconds."""
 EXCEL = "excel"
 """Days of a spreadsheet, since 30 December 1899, as another unit of numeric time stamps."""
+_MANY = 100
+"""A duration of this many units or more is described in a longer one."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
 
 
@@ -53,12 +55,12 @@ def parse_duration_us(text: str) -> int:
     if match and match[2] == "M":
         count = match[1] or 1
         raise UsageError(
-            f"{text!r} may be a month or a minute", hint=f"write {count}mo or {count}min"
+            f"{text!r} is ambiguous: month or minute", hint=f"write {count}mo or {count}min"
         )
     unit = match and _MICROSECONDS.get(_OTHER_SPELLINGS.get(match[2], match[2].lower()))
     if not match or not unit:
         raise UsageError(
-            f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
+            f"{text!r} is not a duration", hint="use a number and a unit, e.g. 15min, 24h or 7d"
         )
 
     microseconds = round(float(match[1] or 1) * unit)
@@ -126,8 +128,27 @@ def format_duration(microseconds: int) -> str:
     return f"{microseconds} us"
 
 
+def describe_duration(microseconds: int) -> str:
+    """Format a duration as people write it: `36 h`, `14.5 d`, `943 d`, `3.2 years`.
+
+    It is exact where a unit goes into it fewer than a hundred times, else rounded to a tenth.
+    """
+    exact = format_duration(microseconds)
+    if int(exact.split()[0]) < _MANY:
+        return exact
+    is_long = microseconds >= 3 * _MICROSECONDS["y"]
+    units = ("d", "h", "min", "s", "ms", "us")
+    unit = "y" if is_long else next(u for u in units if microseconds >= _MICROSECONDS[u])
+    count = microseconds / _MICROSECONDS[unit]
+    text = f"{count:.0f}" if count >= _MANY else f"{count:.1f}".removesuffix(".0")
+    return f"{text} {'years' if is_long else unit}"
+
+
 def abbreviate_duration(microseconds: int) -> str:
-    """Format a duration, rounded down, in the largest unit of which it has three: `6h`, `116d`."""
+    """Format a duration as an option takes it, rounded down: `6h`, `116d`.
+
+    The unit is the largest of which it has three.
+    """
     units = ("d", "h", "min", "s", "ms", "us")
     unit = next((u for u in units if microseconds >= 3 * _MICROSECONDS[u]), "us")
     return f"{microseconds // _MICROSECONDS[unit]}{unit}"
@@ -150,7 +171,7 @@ def format_utc_offset(minutes: int) -> str:
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `UsageError` for an option's value outside `[low, high]`."""
     if not low <= value <= high:
-        raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")
+        raise UsageError(f"--{name} is {value}, but must be between {low:g} and {high:g}")
 
 
 def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
@@ -162,8 +183,7 @@ def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, fl
         limits = _number(low or "-inf"), _number(high or "inf")
         if not name or not mark or not limits[0] < limits[1]:
             raise UsageError(
-                f"--{option} is {text!r}, but must be a name, a lowest and a highest reading, "
-                "such as temp=-40:90"
+                f"--{option} is {text!r}, but must be NAME=LOW:HIGH, such as temp=-40:90"
             )
         ranges[name] = limits
     return ranges
@@ -176,7 +196,7 @@ def parse_limits(option: str, texts: Sequence[str]) -> dict[str, float]:
         name, _, end = text.rpartition("=")
         limit = _number(end)
         if not name or not math.isfinite(limit):
-            raise UsageError(f"--{option} is {text!r}, but must be a name and a limit, as temp=90")
+            raise UsageError(f"--{option} is {text!r}, but must be NAME=LIMIT, such as temp=90")
         limits[name] = limit
     return limits
 

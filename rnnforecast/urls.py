@@ -108,26 +108,26 @@ def parse_url(text: str) -> Url:
     alias, address = match[1].lower(), match[2]
     scheme = _ALIASES.get(alias, alias)
     if scheme == "file":
-        raise UsageError(f"{text} is a path of this machine", hint=f"name it as  {address}")
+        raise UsageError(f"{text} is a local path", hint=f"write it as  {address}")
 
     path, _, query_text = address.partition("?")
     authority, _, key = path.partition("/")
     login, has_login, host = authority.rpartition("@")
     if has_login and (scheme != "abfss" or ":" in login):  # abfss://container@account is no login
-        raise _secret_error(f"the URL {alias}://...@{host} carries a login", scheme)
+        raise _secret_error(f"the URL {alias}://...@{host} contains credentials", scheme)
     if scheme in _QUERY_NAMES and ":" in authority:  # a secret with a slash in it
-        raise _secret_error(f"the URL {alias}://... carries a login", scheme)
+        raise _secret_error(f"the URL {alias}://... contains credentials", scheme)
     query = tuple(parse_qsl(query_text, keep_blank_values=True))
     for name, value in query:
         if "@" in value:
-            raise _secret_error(f"{name} of {alias}://{authority} carries a login", scheme)
+            raise _secret_error(f"{name} of {alias}://{authority} contains credentials", scheme)
         if name not in _QUERY_NAMES.get(scheme, ()):
-            message = f"{name!r} cannot stand in the query of {alias}://{authority}"
+            message = f"{name!r} is not allowed in the query of {alias}://{authority}"
             raise _secret_error(message, scheme)
 
     if not authority:
         raise UsageError(
-            f"{alias}:// names no bucket", hint=f"write it as  {alias}://bucket/folder/name"
+            f"{alias}:// needs a bucket", hint=f"write it as  {alias}://bucket/folder/name"
         )
     return Url(scheme, authority, key.strip("/"), query)
 
@@ -136,9 +136,9 @@ def check_not_collapsed(path: str) -> None:
     """Raise `UsageError` for a path that was a URL before `pathlib` removed one of its slashes."""
     if _COLLAPSED.match(path):
         raise UsageError(
-            f"{path} is a URL where a path of this machine is asked for",
+            f"{path} is a URL, but a local path is needed",
             code="not-on-a-store",
-            hint="name a path; in Python, pass a URL as text, not as a pathlib.Path",
+            hint="use a local path; in Python, pass a URL as a string, not as a pathlib.Path",
         )
 
 
@@ -147,7 +147,7 @@ def _secret_error(message: str, scheme: str) -> UsageError:
     return UsageError(
         message,
         code="url",
-        hint=f"a query may say {', '.join(known) or 'nothing'}; secrets belong in "
+        hint=f"allowed in the query: {', '.join(known) or 'nothing'}; put secrets in "
         + _SECRETS.get(scheme, "the environment")
-        + ", for command lines and manifests keep URLs",
+        + ", because URLs end up in logs and manifests",
     )

@@ -40,10 +40,10 @@ def run_in_processes(
             return
 
     raise WorkerError(
-        f"a worker died {MAX_ATTEMPTS} times; {len(remaining)} buckets are not forecast: "
+        f"a worker died {MAX_ATTEMPTS} times; {len(remaining)} buckets were not forecast: "
         + ", ".join(map(str, remaining[:5])),
-        hint="memory may have run out: try fewer --workers, or more --buckets; what is forecast "
-        "stays, and the same command goes on from there",
+        hint="memory may have run out: try fewer --workers or more --buckets; finished "
+        "buckets are kept, and the same command continues from there",
     )
 
 
@@ -144,6 +144,6 @@ def run_on_ray(
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error  # what the task has raised, without Ray's wrapper
                 except (ray.exceptions.RayError, ray.exceptions.WorkerCrashedError) as error:
-                    message = f"a worker of Ray died {MAX_ATTEMPTS} times: {error}"
+                    message = f"a Ray worker died {MAX_ATTEMPTS} times: {error}"
                     raise WorkerError(message) from error
                 yield manifest

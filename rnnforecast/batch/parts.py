@@ -97,10 +97,10 @@ class Parts:
         missing = [str(bucket) for bucket, manifest in enumerate(manifests) if manifest is None]
         if missing:
             raise DataError(
-                f"{len(missing)} of {self.n_buckets} buckets are not forecast, or not as their "
-                f"manifests say: {', '.join(missing[:5])}" + ", ..." * (len(missing) > 5),
+                f"{len(missing)} of {self.n_buckets} buckets are missing or do not match their "
+                f"manifests: {', '.join(missing[:5])}" + ", ..." * (len(missing) > 5),
                 code="missing-parts",
-                hint="run the same command with  --shard  for them, then  --commit  again",
+                hint="run the same command with  --shard  for these buckets, then  --commit  again",
             )
         return [manifest for manifest in manifests if manifest is not None]
 

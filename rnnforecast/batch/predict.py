@@ -94,7 +94,7 @@ def predict_batch(
             executors.start_fork_server()
         if model == BUILTIN_MODEL:
             raise UsageError(
-                "a forecast in batches needs a trained model, not the built-in network",
+                "a batch forecast needs a trained model, not the built-in network",
                 hint="train one:  rnnforecast train DATA",
             )
         loaded = load(model, version=version)
@@ -107,7 +107,10 @@ def predict_batch(
         index, n_shards = batch.shard_index
         owned = range(index, task.parts.n_buckets, n_shards)
         manifests = list(_forecast(task, owned, batch, listener))
-        message = "--max-age and --warn-age are judged with --commit, by the newest reading of all"
+        message = (
+            "--max-age and --warn-age apply to --commit, where the newest reading of "
+            "all buckets is known"
+        )
         limits_age = task.config.max_age is not None or task.config.warn_age is not None
         warnings = [WarningEvent("judged-later", message)] if limits_age else []
         return _result("forecast", task, manifests, warnings)
@@ -123,17 +126,17 @@ def _resolve(
 ) -> BucketTask:
     """Check the options of a forecast, and compute its key."""
     if config.wide:
-        raise UsageError("--wide is one table, and a forecast in batches has one for each bucket")
+        raise UsageError("--wide writes one table, but a batch forecast writes one per bucket")
     if config.future is not None:
         raise UsageError(
-            "--future names a file for all series, and a bucket holds some of them",
-            hint="give what is known ahead as rows of DATA, and  rnnforecast shard  them with it",
+            "--future cannot be used with buckets",
+            hint="add the future values as rows of DATA before  rnnforecast shard",
         )
     folder = as_path(data)
     if not is_sharded(folder):
         raise UsageError(
-            f"{data} is no folder of buckets, which a forecast in batches goes through",
-            hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
+            f"{data} is not a folder of buckets, which a batch forecast needs",
+            hint=f"create one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
     manifest = read_manifest(folder)
     check_bucket_files(folder, manifest)
@@ -167,12 +170,12 @@ def _check_output(output: AnyPath, data: AnyPath) -> None:
     if not is_remote(output):
         with as_write_error(output):
             if output.exists() and not output.is_dir():
-                raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+                raise UsageError(f"{output} is a file, but a batch forecast is a folder")
     check_directory(output)
     if is_in_folder(output, data):
         raise UsageError(
-            f"{output} would lie among the readings, {data}",
-            hint="name a folder elsewhere with  --output",
+            f"{output} is inside the data folder {data}",
+            hint="choose a folder elsewhere with  --output",
         )
 
 
@@ -237,9 +240,9 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
     key_of = task.schema.key_of
     foreign = [name for name in names if bucket_of(key_of(name), n_buckets) != bucket]
     if foreign or len(names) != manifest["series"] or table.num_rows != manifest["rows"]:
-        content = f"{foreign[0]!r} of another bucket" if foreign else "other series than it should"
+        content = f"{foreign[0]!r} of another bucket" if foreign else "the wrong series"
         raise DataError(
-            f"{path} holds {content}", code="wrong-part", hint="delete it, and try again"
+            f"{path} holds {content}", code="wrong-part", hint="delete it and try again"
         )
 
 

@@ -102,7 +102,7 @@ def shard(
     whatever the size of the table. Raises a `RnnForecastError`.
     """
     config, events = config or DataConfig(), Recorder(listener, [])
-    path = local_path(output, "a folder of buckets that is being made")
+    path = local_path(output, "an unfinished folder of buckets")
     check_range("buckets", buckets, 1, MAX_BUCKETS)
     check_new_directory(path, data, config)
     with acquire(path.with_name(f".lock-{path.name}")):
@@ -111,14 +111,14 @@ def shard(
         schema = infer_schema(source, config, events)
         if schema.series is None and 0 < len(config.counter) < len(schema.targets):
             raise UsageError(
-                "in a long table all readings are of one column, so --counter must name all or "
-                "none",
-                hint=f"shard the others apart, such as  --target {config.counter[0]}",
+                "in a long table all readings share one column, so --counter must name all of "
+                "them or none",
+                hint=f"shard the other columns separately, e.g. with  --target {config.counter[0]}",
             )
         if schema.series is None and config.agg_by_column:
             raise UsageError(
-                "in a long table all readings are of one column, so --agg has one rule for all",
-                hint="shard the columns of each rule apart, with  --target",
+                "in a long table all readings share one column, so --agg takes a single rule",
+                hint="shard the columns of each rule separately with  --target",
             )
         manifest = _write(Router.of(source, schema, buckets, events), path, config, events)
 

@@ -159,7 +159,7 @@ class Explicit(frozenset[str]):
 def load_optional_model(model: str | None, version: str | None) -> Model | None:
     """Load a model that the command can do without; None where no path is given."""
     if model is None and version is not None:
-        raise UsageError("--version names one of a model's", hint="add  --model DIR")
+        raise UsageError("--version needs a model", hint="add  --model DIR")
     return None if model is None else rnnforecast.load(model, version=version)
 
 
@@ -203,14 +203,14 @@ def _check_in_folder(name: str, path: str | Path) -> None:
     is_inside = not is_url(str(path)) and Path(path).resolve().is_relative_to(folder.resolve())
     if is_inside and owner in (*_TRUSTED_OWNERS, os.getuid()):
         return
-    reason = "lies outside of this folder" if not is_inside else "comes from another user's file"
+    reason = "is outside this folder" if not is_inside else ("is set by another user's file")
     raise UsageError(
-        f"{CONFIG_FILE} in {folder} names {name} = {str(path)!r}, which {reason}: nothing is "
-        "written there unasked",
+        f"{CONFIG_FILE} in {folder} names {name} = {str(path)!r}, which {reason}; nothing was "
+        "written",
         code="foreign-options",
         proposals=[
-            Proposal((f"--{name}", str(path)), "if it is to be written"),
-            Proposal(("--config", CONFIG_FILE), "if the file is yours, with all that it says"),
+            Proposal((f"--{name}", str(path)), "to write it anyway"),
+            Proposal(("--config", CONFIG_FILE), "if you trust the file"),
         ],
     )
 
@@ -237,7 +237,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
                 arguments[name] = decode(cls, group, get_type_hints(cls), _from_option)
             except FieldError as error:
                 raise UsageError(
-                    f"--{error.name} takes numbers with commas, not {error.value!r}"
+                    f"--{error.name} takes comma-separated numbers, not {error.value!r}"
                 ) from error
 
         for name in explicit:
@@ -330,7 +330,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     try:
         tables = read_toml(file)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read: {error}", code="config-file") from error
+        raise UsageError(f"cannot read {file}: {error}", code="config-file") from error
 
     command, name = context.command, context.info_name
     commands = getattr(context.find_root().command, "commands", {})
@@ -338,13 +338,13 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     table = tables.get(str(name), {})
     if not isinstance(table, dict):
         raise UsageError(
-            f"{name} in {file} is {table!r}, not a table",
-            hint=f"write [{name}] on a line of its own, and its options below",
+            f"{file}: {name} must be a table, not {table!r}",
+            hint=f"write [{name}] on its own line and its options below it",
         )
 
     known = {p.name.rstrip("_"): (p.name, p.multiple) for p in command.params if p.name}
     values = {str(key).replace("-", "_"): value for key, value in table.items()}
-    check_keys(values, known.keys() - {*_CALLBACKS}, f"[{name}] in {file} has a key")
+    check_keys(values, known.keys() - {*_CALLBACKS}, f"{file}: [{name}] has a key")
 
     defaults: dict[str, Any] = {}
     for key, value in values.items():

@@ -62,8 +62,8 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
 
     comparison, split = result.comparison, result.split
     title = (
-        f"Test part: {comparison.n_windows} forecasts of {result.spec.horizon} steps from "
-        f"{split['validation_end']} on, before {split['test_end']}"
+        f"Test part: {comparison.n_windows} forecasts of {result.spec.horizon} steps, from "
+        f"{split['validation_end']} to before {split['test_end']}"
     )
     print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
@@ -75,7 +75,7 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
             (item.series, format_number(item.mase), format_number(item.naive_mase))
             for item in comparison.worst[:HEAD_ROWS]
         ]
-        title = f"MASE of the worst series; worse than {naive} are {comparison.n_worse}"
+        title = f"MASE of the worst series ({comparison.n_worse} are worse than {naive})"
         screen.table(("series", "network", naive), rows, title=title)
 
     _print_leads(comparison, screen)
@@ -98,7 +98,7 @@ def _print_leads(comparison: Comparison, screen: Screen) -> None:
         (name.replace("_", " "), *(format_number(errors[lead]) for lead in leads))
         for name, errors in by_lead.items()
     ]
-    title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
+    title = f"Absolute error by lead, in standard deviations (worst lead: {worst + 1})"
     screen.table(header, rows, title=title)
 
 

@@ -21,13 +21,13 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import PARTIAL
 from rnnforecast.events import ignore
-from rnnforecast.units import format_duration, format_number, join_names
+from rnnforecast.units import describe_duration, format_duration, format_number, join_names
 
 if TYPE_CHECKING:
     from rnnforecast.data.season import Seasons
     from rnnforecast.workflow.check import Check
 
-_ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
+_ROLES = ("time", "series", "target", "known ahead", "known so far", "static", "not used")
 _MAX_ROWS = 20
 """Series in the table, those with findings first; JSON has all of them."""
 _MAX_COLUMNS = 8
@@ -113,7 +113,7 @@ def _series_rows(result: Check) -> list[tuple[str, ...]]:
             panel.names[i],
             str(int(panel.lengths[i])),
             f"{100 * profile.missing[i] / max(int(panel.lengths[i]), 1):.1f}",
-            format_duration(int(profile.longest_gap[i]) * panel.step_us)
+            describe_duration(int(profile.longest_gap[i]) * panel.step_us)
             if profile.longest_gap[i]
             else "-",
             format_number(_number(profile.level[i])),

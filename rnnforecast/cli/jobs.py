@@ -24,7 +24,7 @@ from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.events import CatchUpEvent
-from rnnforecast.units import abbreviate_duration, format_number
+from rnnforecast.units import describe_duration, format_number
 
 if TYPE_CHECKING:
     from rnnforecast.jobs.ledger import ScoreResult
@@ -167,10 +167,10 @@ def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
         if cycle.error is not None and len(cycles) > 1:
             screen.note(f"  {cycle.error.message}")
         if cycle.post_publish.retrain is not None:
-            screen.result(f"retrained: {cycle.post_publish.retrain['reason']}")
+            screen.result(str(cycle.post_publish.retrain["reason"]))
         if cycle.post_publish.retired:
             n_removed = len(cycle.post_publish.retired)
-            screen.result(f"removed: {n_removed} old outputs, versions and parts of the ledger")
+            screen.result(f"removed {n_removed} old output{'s' if n_removed > 1 else ''}")
     if len(cycles) > 1:
         n_published = sum(cycle.is_published for cycle in cycles)
         screen.result(CatchUpEvent(n_published, len(cycles)).summary)
@@ -204,20 +204,20 @@ def print_scores(scored: ScoreResult, screen: Screen) -> None:
         for score in scores[:_MAX_ROWS]
     ]
 
-    title = f"Forecasts whose readings came until {scored.until}" + (
-        "" if scored.since is None else f", from {scored.since} on"
+    title = f"Forecasts scored up to {scored.until}" + (
+        "" if scored.since is None else f", since {scored.since}"
     )
     header = (*keys, "readings", "MAE", "skill %", "in q10..q90", "drift", "flag")
     screen.table(header if keys else ("all", *header), rows, title=title)
     if len(scores) > _MAX_ROWS:
-        screen.result(f"and {len(scores) - _MAX_ROWS} more; --json has all")
+        screen.result(f"and {len(scores) - _MAX_ROWS} more; use --json for all of them")
 
 
 def print_status(status: Status, screen: Screen) -> None:
     """Print the status of a job, a line for each fact."""
     document = status.to_json()
     if document["last_exit"] is None:
-        last_exit = "unknown: no run has told, or the job file names no [log] file"
+        last_exit = "unknown (no run recorded yet, or no [log] file in the job)"
     else:
         message = status.last_message
         last_exit = f"{document['last_exit']}" + (f": {message}" if message else "")
@@ -227,15 +227,22 @@ def print_status(status: Status, screen: Screen) -> None:
         "last run": _ago(document["last_run_age_s"]),
         "last success": _ago(document["last_success_age_s"]),
         "newest reading": _ago(document["data_age_s"]),
-        "model": f"{document['version'] or 'none'}, trained {_ago(document['model_age_s'])}",
-        "forecast": f"{document['output'] or 'none'}, published {_ago(document['forecast_age_s'])}",
+        "model": _with_age(document["version"], "trained", document["model_age_s"]),
+        "forecast": _with_age(document["output"], "published", document["forecast_age_s"]),
     }
-    facts["state"] = document["problem"] or "the last run succeeded, and nothing is too old"
+    facts["state"] = document["problem"] or "OK: the last run succeeded and nothing is too old"
     for name, fact in facts.items():
         screen.result(f"{name:<15}{fact}")
+
+
+def _with_age(name: str | None, verb: str, age_s: int | None) -> str:
+    """Return a name and how long ago it was made; `no forecast published yet` without one."""
+    if name is None:
+        return f"none {verb} yet"
+    return name if age_s is None else f"{name}, {verb} {_ago(age_s)}"
 
 
 def _ago(age_s: int | None) -> str:
     if age_s is None:
         return "unknown"
-    return f"{age_s}s ago" if age_s < 3 else f"{abbreviate_duration(age_s * 1_000_000)} ago"
+    return f"{describe_duration(max(age_s, 1) * 1_000_000)} ago"

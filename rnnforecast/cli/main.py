@@ -190,7 +190,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
         case StandardOutputError():
             message = f"cannot write standard output: {error}"
             if screen.has_published:
-                return screen.error(OutputError(f"{message}; all else is done and published"))
+                return screen.error(
+                    OutputError(f"{message}; everything else is done and published")
+                )
             if screen.catch_up is not None and screen.catch_up.n_published:
                 return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
             return screen.error(WriteError(message))
@@ -200,9 +202,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
         ):
             return screen.error(
                 DataError(
-                    f"there is not enough memory: {error or 'none is left'}",
+                    f"out of memory: {error or 'none is left'}",
                     code="memory",
-                    hint="read less at once, or give the process more memory",
+                    hint="read less data at once or give the process more memory",
                 )
             )
 
@@ -210,12 +212,12 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             name is None or error.errno in _REFUSALS
         ):
             # Without a name these are temporary files, sockets, processes.
-            subject = "something" if name is None else str(name)
+            subject = "a temporary file or process" if name is None else str(name)
             return screen.error(
                 WriteError(
-                    f"the system refused {subject}: {error.strerror or error}",
+                    f"the system reported an error for {subject}: {error.strerror or error}",
                     code="system",
-                    hint="check the folder of temporary files, which TMPDIR names, and the limits",
+                    hint="check the temporary folder (TMPDIR) and the limits of this process",
                 )
             )
 
@@ -223,7 +225,7 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             summary = "" if screen.catch_up is None else f"; {screen.catch_up.summary}"
             bug = RnnForecastError(
                 f"a bug in rnnforecast: {type(error).__name__}: {error}{summary}",
-                hint="run again with  --verbose  and report what it prints",
+                hint="run again with  --verbose  and report the output",
             )
             return screen.error(bug)
     screen.close()
@@ -253,11 +255,11 @@ def _open_streams() -> None:
 def _report_interrupt(screen: Screen, stopped: BaseException) -> int:
     """Report a signal: whether the result is published, else how to continue; return the code."""
     if screen.has_published:
-        return screen.error(OutputError("interrupted, but all is done and published"))
+        return screen.error(OutputError("interrupted, but the result is complete and published"))
     if screen.catch_up is not None and screen.catch_up.n_published:
         return screen.error(
             CatchUpError(
-                f"interrupted; {screen.catch_up.summary}, and stay",
+                f"interrupted; {screen.catch_up.summary} and kept",
                 code="interrupted",
                 hint=CATCH_UP_HINT,
             )

@@ -20,7 +20,7 @@ from rnnforecast.cli.app import (
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.units import abbreviate_duration, format_duration, format_number
+from rnnforecast.units import describe_duration, format_number
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.memory import MemoryAnalysis
@@ -47,7 +47,7 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
         from rnnforecast.report.plots import terminal_curve
 
         return terminal_curve(
-            "loss with the last k readings only",
+            "loss with only the last k readings",
             memory.lengths,
             memory.losses,
             ("none", f"all {memory.lookback}"),
@@ -61,7 +61,7 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
         _print_leads(memory, result.step_us, screen)
         _print_peaks(memory, result.step_us, screen)
         screen.table(
-            ("member", "segment", "gradient at the end", "at the start"),
+            ("member", "segment", "at the newest step", "at the oldest step"),
             [
                 (
                     f"{number}",
@@ -71,12 +71,12 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
                 )
                 for number, member in enumerate(memory.members)
             ],
-            title="Members, and how much their first step moves with their state",
+            title="Networks: gradient of the first step with respect to the state",
         )
     if has_units:
         _print_units(memory, screen)
 
-    span = abbreviate_duration(memory.effective * result.step_us)
+    span = describe_duration(memory.effective * result.step_us)
     screen.result(
         f"effective memory: {memory.effective} of {memory.lookback} steps ({span}), "
         f"on {memory.n_windows} windows"
@@ -93,7 +93,7 @@ def _print_leads(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
         half, curve = memory.half_life[name], memory.gradients[name]
         rows.append(
             (
-                f"{name}, {format_duration(lead * step_us)} ahead",
+                f"{name}, {describe_duration(lead * step_us)} ahead",
                 format_number(curve[0]),
                 format_number(next((x for x in reversed(curve) if x is not None), None)),
                 "-" if half is None else str(half),
@@ -103,28 +103,28 @@ def _print_leads(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
     screen.table(
         ("lead", "newest reading", "oldest", "half-life"),
         rows,
-        title="How much a forecast moves with a reading (gradient)",
+        title="Gradient of a forecast with respect to a reading",
     )
 
 
 def _print_peaks(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
     """Print the lags at which the readings' autocorrelation peaks."""
     if not memory.peaks:
-        screen.result("the readings come again at no lag that stands out")
+        screen.result("the data repeats at no particular lag")
         return
 
     rows = [
         (
-            f"{peak.lag} steps ({format_duration(peak.lag * step_us)})",
+            f"{peak.lag} steps ({describe_duration(peak.lag * step_us)})",
             f"{peak.autocorrelation:.2f}",
-            format_number(peak.error) if peak.error is not None else "beyond the look-back",
+            format_number(peak.error) if peak.error is not None else "outside the look-back",
         )
         for peak in memory.peaks
     ]
     screen.table(
-        ("lag", "correlation", "error beside it"),
+        ("lag", "correlation", "error at this lag"),
         rows,
-        title="Where readings come again (autocorrelation)",
+        title="Lags at which the data repeats (autocorrelation peaks)",
     )
 
 
@@ -133,7 +133,7 @@ def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
     rows = []
     for number, member in enumerate(memory.members):
         if member.time_constants is None:
-            screen.result(f"member {number} has no gates that say how long a unit remembers")
+            screen.result(f"network {number} has no gates, so its units have no time constants")
             continue
         for layer, constants in enumerate(member.time_constants):
             ordered = sorted(constants)
@@ -144,7 +144,7 @@ def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
         screen.table(
             ("member", "shortest", "10 %", "median", "90 %", "longest"),
             rows,
-            title="Readings after which a unit has lost all but 1/e of its state",
+            title="Time constants of the units, in readings",
         )
 
 

@@ -87,7 +87,7 @@ def show_prediction(prediction: Prediction, screen: Screen) -> None:
     show_fans(fans, screen)
     n_more = len(forecast.names) - len(fans)
     if n_more and not screen.is_quiet:
-        screen.note(f"{n_more} more series are not shown; see them with  rnnforecast plot --series")
+        screen.note(f"{n_more} more series not shown; choose some with  rnnforecast plot --series")
 
 
 def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
@@ -114,7 +114,9 @@ def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
     }
 
 
-def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
+def print_anomalies(
+    search: Search, config: AnomalyConfig, output: str | None, screen: Screen
+) -> None:
     """Print the first episodes, the most surprising first, and the number of anomalies."""
     anomalies, episodes = search.anomalies, search.episodes[:_MAX_EPISODES]
     rows = [
@@ -127,7 +129,8 @@ def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
         screen.result(f"and {len(search.episodes) - len(episodes)} more episodes")
 
     n_anomalies = len(anomalies.series)
-    screen.result(f"{n_anomalies} of {anomalies.n_judged} readings left their band that far")
+    above = f"above {config.at_least:g} standard deviations in {anomalies.n_judged} readings"
+    screen.result(f"{n_anomalies or 'no'} anomal{'y' if n_anomalies == 1 else 'ies'} {above}")
     if output is not None:
         screen.result(f"written: {output}")
 
@@ -218,7 +221,9 @@ def anomalies(
 ) -> None:
     """Find anomalous readings."""
     if output == STANDARD_OUTPUT and common.json:
-        raise UsageError("--json and -o - both want standard output", hint="name an output file")
+        raise UsageError(
+            "--json and -o - both write to standard output", hint="name an output file"
+        )
     screen = configure_screen(context, common)
     search = rnnforecast.anomalies(
         data,
@@ -235,4 +240,4 @@ def anomalies(
     if common.json:
         screen.document(anomalies_document(search, output))
     elif output != STANDARD_OUTPUT:
-        print_anomalies(search, output, screen)
+        print_anomalies(search, config, output, screen)

@@ -123,7 +123,7 @@ def _check_output(
     is_file = output == STANDARD_OUTPUT or strip_query(output).lower().endswith(OUTPUT_FORMATS)
     if is_batch and (plot or "output" not in explicit or is_file):
         raise UsageError(
-            "a forecast in batches is a folder of Parquet files",
+            "a batch forecast is a folder of Parquet files",
             hint="leave out --plot" if plot else "name a folder with  --output DIR",
         )
     if is_batch:
@@ -131,9 +131,13 @@ def _check_output(
 
     if output == STANDARD_OUTPUT and (common.json or plot):
         name = "--json" if common.json else "--plot"
-        raise UsageError(f"{name} and -o - both want standard output", hint="name an output file")
+        raise UsageError(
+            f"{name} and -o - both write to standard output", hint="name an output file"
+        )
     if common.json and plot:
-        raise UsageError("--json and --plot both want standard output", hint="leave out one")
+        raise UsageError(
+            "--json and --plot both write to standard output", hint="use only one of them"
+        )
 
 
 def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
         screen.table(("series", "timestamp", "forecast", *map(quantile_name, quantiles)), rows)
 
         for item in exceedances[:HEAD_ROWS]:
-            likely = "never likely" if item.first is None else f"likely from {item.first}"
+            likely = "unlikely" if item.first is None else f"likely from {item.first}"
             highest = f"highest {100 * item.highest:.0f} % at {item.at}"
             screen.result(f"{item.series} above {item.limit:g}: {likely}, {highest}")
         if len(exceedances) > HEAD_ROWS:
@@ -216,7 +220,7 @@ def print_batch(batched: BatchResult, screen: Screen) -> None:
         f"{len(batched.buckets)} buckets, in {batched.output}"
     )
     if counts["left_out"]:
-        screen.result(f"{counts['left_out']} series were left out")
+        screen.result(f"{counts['left_out']} series were skipped")
 
 
 @with_options

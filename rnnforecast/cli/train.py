@@ -144,8 +144,8 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
     if metrics["metrics"]:
         ranges = artifact.training_range
         title = (
-            f"Held out: {metrics['n_windows']} forecasts from {ranges['test_from']} "
-            f"to {ranges['last_reading']}"
+            f"Test on held-out data: {metrics['n_windows']} forecasts from "
+            f"{ranges['test_from']} to {ranges['last_reading']}"
         )
         print_methods(metrics["metrics"], HEADINGS, screen, title=title)
     screen.result(f"verdict: {metrics['verdict']}")
@@ -159,7 +159,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
             for item in metrics["worst_series"][: min(n_worse, _MAX_WORSE)]
         )
         more = f" and {n_worse - _MAX_WORSE} more" if n_worse > _MAX_WORSE else ""
-        screen.result(f"worse for {n_worse} series: {names}{more}")
+        screen.result(f"worse than the naive method for {n_worse} series: {names}{more}")
 
 
 def print_methods(
@@ -182,13 +182,15 @@ def print_bands(comparison: dict[str, Any], screen: Screen) -> None:
     coverage = comparison["metrics"]["network"]["coverage_80"]
     uncalibrated = bands["uncalibrated_coverage_80"]
     if uncalibrated is None:
-        before = ", not calibrated"
+        before = " (not calibrated)"
     else:
         before = f" ({100 * uncalibrated:.0f} % before calibration)"
-    line = f"q10..q90 hold {100 * coverage:.0f} % of the readings, of 80 %{before}"
+    line = f"the 80 % band contained {100 * coverage:.0f} % of the readings{before}"
     (narrow, least), (wide, most) = bands["narrowest"], bands["widest"]
     if narrow != wide:
-        line += f"; by series from {100 * least:.0f} % ({narrow}) to {100 * most:.0f} % ({wide})"
+        line += (
+            f"; between {100 * least:.0f} % ({narrow}) and {100 * most:.0f} % ({wide}) by series"
+        )
     screen.result(line)
 
 
@@ -305,6 +307,6 @@ def use(
     if common.json:
         screen.document({"model": str(model), "version": version, "before": before})
     elif before == version:
-        screen.result(f"{version} is active already")
+        screen.result(f"{version} is already active")
     else:
-        screen.result(f"active: {version} (before: {before or 'none'})")
+        screen.result(f"now using {version} (was {before or 'none'})")

@@ -57,9 +57,11 @@ class RunConfig:
         for duration in filter(None, (self.every, self.lock_wait, self.max_time)):
             parse_duration_us(duration)
         if (self.from_ is None) != (self.to is None):
-            raise UsageError("--from and --to need each other")
+            raise UsageError("--from and --to must be given together")
         if self.from_ is not None and self.as_of is not None:
-            raise UsageError("--as-of is one time, --from and --to are many", hint="leave out one")
+            raise UsageError(
+                "--as-of cannot be combined with --from and --to", hint="use one or the other"
+            )
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,13 @@ class BatchConfig:
         if self.shard is not None and (self.commit or self.has_workers):
             conflict = "--commit" if self.commit else "--workers and --engine"
             raise UsageError(
-                f"--shard and {conflict} are different tasks",
-                hint="first all shards, in any order and on any machine, then  --commit",
+                f"--shard cannot be combined with {conflict}",
+                hint="run all shards first, in any order and on any machine, then  --commit",
             )
         if self.commit and self.has_workers:
-            raise UsageError("--workers and --engine end with --commit by themselves")
+            raise UsageError("--workers and --engine already include --commit")
         if self.address is not None and self.engine != "ray":
-            raise UsageError("--address is that of a Ray cluster", hint="add  --engine ray")
+            raise UsageError("--address needs --engine ray", hint="add  --engine ray")
 
     @property
     def is_batch(self) -> bool:
@@ -186,14 +188,14 @@ class RanksConfig:
 
         if self.engine is None and self.workers is not None:
             raise UsageError(
-                "--workers needs to know who starts them",
-                hint=f"add  --engine ray , or type  torchrun --nproc-per-node {self.workers} "
-                "-m rnnforecast train ...",
+                "--workers needs a launcher",
+                hint=f"add  --engine ray , or run  torchrun --nproc-per-node {self.workers} -m "
+                "rnnforecast train ...",
             )
         if self.engine is None and self.address is not None:
-            raise UsageError("--address is that of a Ray cluster", hint="add  --engine ray")
+            raise UsageError("--address needs --engine ray", hint="add  --engine ray")
         if self.timeout_s <= 0:
-            raise UsageError(f"--rank-timeout {self.rank_timeout} leaves no time")
+            raise UsageError(f"--rank-timeout {self.rank_timeout} must be longer than 0")
 
     @property
     def timeout_s(self) -> float:
@@ -208,7 +210,7 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
     if not strip_query(path).lower().endswith(OUTPUT_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
-            hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
+            hint=f"use a name that ends in one of {', '.join(OUTPUT_FORMATS)}",
         )
 
 
@@ -217,11 +219,11 @@ def check_picture(path: str) -> None:
     if not path.lower().endswith(PICTURE_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
-            hint=f"end its name with one of {', '.join(PICTURE_FORMATS)}",
+            hint=f"use a name that ends in one of {', '.join(PICTURE_FORMATS)}",
         )
 
 
 def check_page(path: str) -> None:
     """Raise `UsageError` for a report whose name does not have the suffix of HTML."""
     if not path.lower().endswith(PAGE_FORMATS):
-        raise UsageError(f"a report is a page, but {path!r} is not", hint="end its name with .html")
+        raise UsageError(f"{path!r} is not an HTML file", hint="use a name that ends in .html")

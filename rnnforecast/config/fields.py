@@ -130,7 +130,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > _MAX_TOML_BYTES:
-            raise ValueError(f"it has {size} bytes, over {_MAX_TOML_BYTES}")
+            raise ValueError(f"it has {size} bytes; at most {_MAX_TOML_BYTES} are allowed")
         # Files of the kernel have no size, and reading some of them waits.
         content = file.read(size) if size else b""
     try:
@@ -148,7 +148,7 @@ def parse_json(content: bytes, *, max_keys: int | None = None) -> dict[str, Any]
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if max_keys is not None and len(pairs) > max_keys:
-            raise ValueError(f"an object has {len(pairs)} keys, over {max_keys}")
+            raise ValueError(f"an object has {len(pairs)} keys; at most {max_keys} are allowed")
         result = dict(pairs)
         if len(result) != len(pairs):
             raise ValueError("a key occurs twice")
@@ -204,10 +204,8 @@ def check_keys(keys: Iterable[str], known: Collection[str], subject: str) -> Non
     for key in keys:
         if key.replace("-", "_") not in known:
             nearest = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f"the nearest known one is {nearest[0]!r}" if nearest else f"known: {sorted(known)}"
-            )
-            raise UsageError(f"{subject} {key!r} that is not known", code="unknown-key", hint=hint)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {sorted(known)}"
+            raise UsageError(f"{subject} {key!r} that is unknown", code="unknown-key", hint=hint)
 
 
 def from_json(value: Any, hint: Any) -> Any:

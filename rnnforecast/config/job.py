@@ -56,7 +56,7 @@ class JobPart:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a name that no label could show."""
         if self.name is not None and not (self.name.isprintable() and 0 < len(self.name) <= 200):
-            raise UsageError(f"name is {self.name!r}, but must be 1 to 200 letters")
+            raise UsageError(f"name is {self.name!r}, but must have 1 to 200 characters")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class NotifyPart:
         if len(self.on_failure) == 1 and " " in (text := self.on_failure[0]):
             arguments = ", ".join(f'"{argument}"' for argument in text.split())
             raise UsageError(
-                f"on_failure is {text!r}, but must be a list of words", hint=f"write [{arguments}]"
+                f"on_failure is {text!r}, but must be a list of strings",
+                hint=f"write [{arguments}]",
             )
 
 
@@ -147,7 +148,9 @@ class RetrainPart:
         """`promote_if` as a share between 0 and 1."""
         match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?) *%", self.promote_if)
         if match is None:
-            raise UsageError(f"promote_if is {self.promote_if!r}, but must be such as '1%'")
+            raise UsageError(
+                f"promote_if is {self.promote_if!r}, but must be a percentage such as '1%'"
+            )
         return float(match[1]) / 100
 
 
@@ -214,15 +217,18 @@ def read_job(path: Path) -> Job:
     try:
         tables = read_toml(path)
     except FileNotFoundError as error:
-        raise UsageError(f"there is no job file {path}", code="no-job") from error
+        raise UsageError(f"job file {path} does not exist", code="no-job") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}", code="job-file") from error
+        raise UsageError(f"cannot read {path}: {error}", code="job-file") from error
 
     check_keys(tables, _TABLES, f"{path} has a table")
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise UsageError(f"{path}: {name} must be a table", hint=f"write [{name}] on a line")
-        _check_texts(table, f"[{name}] in {path}")
+            raise UsageError(
+                f"{path}: {name} must be a table",
+                hint=f"write [{name}] on its own line and its keys below it",
+            )
+        _check_texts(table, f"{path}: [{name}]")
 
     folder = path.parent
     data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
@@ -271,10 +277,10 @@ def _check_texts(table: Mapping[str, Any], subject: str) -> None:
     for key, value in table.items():
         items = value if isinstance(value, list) else [value]
         if any(isinstance(item, str) and "\0" in item for item in items):
-            raise UsageError(f"{subject}: {key} holds a NUL character", hint="take it out")
+            raise UsageError(f"{subject}: {key} holds a NUL character", hint="remove it")
         first = spellings.setdefault(key.replace("-", "_"), key)
         if first != key:
-            raise UsageError(f"{subject} has both {first} and {key}", hint="leave out one")
+            raise UsageError(f"{subject} has both {first} and {key}", hint="remove one of them")
 
 
 def _pop_path(path: Path, table: dict[str, Any], name: str, key: str) -> str:
@@ -283,7 +289,7 @@ def _pop_path(path: Path, table: dict[str, Any], name: str, key: str) -> str:
     if not isinstance(value, str) or not value or value == "-":
         raise UsageError(
             f"{path}: [{name}] must have {key}, the path of a file",
-            hint=f'such as  {key} = "{"readings.csv" if key == "source" else "forecast.csv"}"',
+            hint=f'e.g.  {key} = "{"readings.csv" if key == "source" else "forecast.csv"}"',
         )
     return value
 
@@ -293,8 +299,8 @@ def _check_output(path: Path, output: str) -> None:
     name = Path(output).name.replace(AS_OF, "")
     if re.search(r"[{}]", name) or AS_OF in str(Path(output).parent):
         raise UsageError(
-            f"{path}: [forecast] output is {output!r}, but only {AS_OF} can stand for something, "
-            "in the name of the file"
+            f"{path}: [forecast] output is {output!r}, but {AS_OF} is the only placeholder, "
+            "and only in the file name"
         )
 
 
@@ -304,15 +310,15 @@ def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> Non
     changing = sorted(keep | ({"retrain"} & tables.keys()))
     if model.path == BUILTIN_MODEL and (changing or model.version is not None):
         raise UsageError(
-            f"{path}: [{'model' if model.version else changing[0]}] is about versions of a model, "
-            "and the built-in network has none",
-            hint="train one, and name its directory:  [model]  and below it  path = ...",
+            f"{path}: [{'model' if model.version else changing[0]}] needs a trained model, but "
+            "the built-in network has no versions",
+            hint='train a model and name its directory:  [model]  and below it  path = "model"',
         )
     if is_url(model.path) and changing:
         raise UsageError(
             f"{path}: [{changing[0]}] changes the model, and {parse_url(model.path)} has no lock",
             code="not-on-a-store",
-            hint="let one machine train it, and activate the version there",
+            hint="train on one machine and activate the version there",
         )
 
 
@@ -320,8 +326,8 @@ def _decode_forecast(table: dict[str, Any], fresh: dict[str, Any], path: Path) -
     """Return the options of the tables [forecast] and [fresh] together."""
     ages = ("max_age", "warn_age")
     known = [f.name for f in fields(PredictConfig) if f.name not in (*ages, "as_of")]
-    check_keys(table, known, f"[forecast] in {path} has a key")
-    check_keys(fresh, ages, f"[fresh] in {path} has a key")
+    check_keys(table, known, f"{path}: [forecast] has a key")
+    check_keys(fresh, ages, f"{path}: [fresh] has a key")
 
     config = _decode_table(PredictConfig, table, path, "forecast")
     limits = _decode_table(PredictConfig, fresh, path, "fresh")
@@ -333,7 +339,7 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
     """Decode a table, whose keys may have hyphens, into a dataclass. Raises `UsageError`."""
     hints = get_type_hints(cls)
     known = [item.name for item in option_fields(cls)]
-    check_keys(table, known, f"[{name}] in {path} has a key")
+    check_keys(table, known, f"{path}: [{name}] has a key")
     values = {key.replace("-", "_"): value for key, value in table.items()}
     try:
         part = decode(cls, values, hints, from_toml)
@@ -345,11 +351,11 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
             expected = f"a list of {'numbers' if options == [float] else 'texts'}"
         else:
             expected = _TYPE_NAMES[options[0] if options else error.hint]
-        raise UsageError(f"[{name}] in {path}: {error}, but must be {expected}") from None
+        raise UsageError(f"{path}: [{name}]: {error}, but must be {expected}") from None
 
     except UsageError as error:
         key = next((key for key in values if _is_invalid(cls, key, values[key])), "")
-        where = f"[{name}] in {path}: " + (
+        where = f"{path}: [{name}]: " + (
             "" if key in error.message.replace("-", "_") else f"{key}: "
         )
         raise UsageError(f"{where}{error.message}", hint=error.hint) from error
@@ -390,18 +396,17 @@ def _resolve(path: str, folder: Path) -> str:
     """
     if is_url(path):
         raise UsageError(
-            f"a job cannot use {parse_url(path)} there: what it writes, and its small files, are "
-            "on this machine",
+            f"a job cannot write to {parse_url(path)}: its outputs must be on this machine",
             code="not-on-a-store",
-            hint="name a path, and copy the forecast afterwards",
+            hint="use a local path and copy the forecast afterwards",
         )
     resolved = str(folder / path)
     try:
         os.fsencode(resolved)
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"the path {path!r} cannot be written in {error.encoding}, as this locale asks for",
-            hint="set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or name the file otherwise",
+            f"the path {path!r} cannot be encoded in this locale's {error.encoding}",
+            hint="set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename the file",
         ) from error
     return resolved
 

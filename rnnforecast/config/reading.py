@@ -302,8 +302,8 @@ class DataConfig:
         match = re.fullmatch(rf"({_NUMBER})(%?)", self.max_bad_rows)
         if match is None or (match[2] and float(match[1]) > 100):
             raise UsageError(
-                f"--max-bad-rows is {self.max_bad_rows!r}, but must be a number such as 20, or a "
-                "share such as 0.1%"
+                f"--max-bad-rows is {self.max_bad_rows!r}, but must be a number such as 20 or "
+                "a percentage such as 0.1%"
             )
         most = float(match[1])
         return max(1, int(most / 100 * n_rows)) if match[2] and most else int(most)
@@ -317,9 +317,9 @@ class DataConfig:
         columns = self.named_columns
         for name in columns:
             if columns.count(name) > 1:
-                raise UsageError(f"column {name!r} is named for two things")
+                raise UsageError(f"column {name!r} is given two roles")
         if self.id_from_columns and (self.series or self.static):
-            raise UsageError("--id-from-columns needs a table without --series and --static")
+            raise UsageError("--id-from-columns cannot be combined with --series or --static")
 
         _ = self.memory_limit, self.input_limit
         for pair in self.map:
@@ -346,20 +346,20 @@ def _check_agg(config: DataConfig) -> None:
         if rule not in (*AGG_RULES, ANGLE) or text == ANGLE:
             raise UsageError(
                 f"--agg is {text if rule == text else f'{text}={rule}'!r}, but must be one of "
-                f"{', '.join(AGG_RULES)}, or a rule of one column, such as wind=angle"
+                f"{', '.join(AGG_RULES)}, or COLUMN=RULE, such as wind=angle"
             )
     if len(defaults) > 1 or len(rules) < len(config.agg):
-        raise UsageError(f"--agg has two rules for the same readings: {', '.join(config.agg)}")
+        raise UsageError(f"--agg has conflicting rules: {', '.join(config.agg)}")
 
     # an angle is one at every step; all else says how steps become longer ones
     if not config.freq and any(rule != ANGLE for rule in rules):
-        raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+        raise UsageError("--agg needs --freq", hint="add the step, e.g.  --freq 15min")
     for name in config.counter:
         rule = config.agg_by_column.get(name, "sum")
         if rule != "sum":
             raise UsageError(
                 f"--agg is {name}={rule}, but {name!r} is a counter",
-                hint="what a counter counted in a step is a sum, whatever the other rules are",
+                hint="the increments of a counter are always summed",
             )
 
     if config.min_share is not None:
@@ -371,8 +371,8 @@ def _check_agg(config: DataConfig) -> None:
         summed = [text for text, rule in zip(config.agg, rules, strict=False) if rule == "sum"]
         if summed:
             raise UsageError(
-                "--hold is for readings that stay, not for sums",
-                hint="choose another rule, such as  --agg mean",
+                "--hold cannot be combined with sums",
+                hint="choose another rule, e.g.  --agg mean",
             )
 
 
@@ -390,14 +390,14 @@ def _check_time_format(text: str) -> None:
     try:
         time.strptime("", text)
     except re.error:
-        reason = "it names a part twice"
+        reason = "it contains a part twice"
     except ValueError as error:  # as it does for each format that a text does not match
         if "directive" in str(error) or "stray" in str(error):
             reason = str(error)
     if reason:
         raise UsageError(
-            f"--time-format is {text!r}, which is no format: {reason}",
-            hint="such as '%d/%m/%Y %H:%M'; a percent sign itself is %%",
+            f"--time-format is {text!r}, which is not a valid format: {reason}",
+            hint="e.g. '%d/%m/%Y %H:%M'; write a literal percent sign as %%",
         )
 
 
@@ -405,8 +405,8 @@ def _check_text_format(config: DataConfig) -> None:
     """Raise `UsageError` for an invalid header, mark, time zone or encoding."""
     if config.no_header != bool(config.columns):
         raise UsageError(
-            "--no-header and --columns need each other",
-            hint="such as  --no-header --columns time,flow,level",
+            "--no-header and --columns must be given together",
+            hint="e.g.  --no-header --columns time,flow,level",
         )
 
     marks = {"sep": config.sep, "decimal": config.decimal, "thousands": config.thousands}
@@ -414,14 +414,14 @@ def _check_text_format(config: DataConfig) -> None:
         if name == "sep" and value in BLANKS_BETWEEN:
             continue
         if value is not None and len(value) != 1:
-            hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
+            hint = "for a tab, type  --sep $'\\t'" if value == "\\t" else None
             raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
     if config.decimal not in (None, ".", ","):
         raise UsageError(f"--decimal is {config.decimal!r}, but must be . or ,")
     if config.thousands is not None and config.thousands == (config.decimal or "."):
         raise UsageError(
             f"--thousands and --decimal are both {config.thousands!r}",
-            hint="say the decimal mark, too, such as  --thousands . --decimal ,",
+            hint="give the decimal mark too, e.g.  --thousands . --decimal ,",
         )
 
     if config.tz is not None and not re.fullmatch(_UTC_OFFSET, config.tz):
@@ -429,7 +429,7 @@ def _check_text_format(config: DataConfig) -> None:
             ZoneInfo(config.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise UsageError(
-                f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
+                f"unknown time zone --tz {config.tz}", hint="use e.g. UTC, Europe/Vienna or +01:00"
             ) from error
     if config.time_format is not None:
         _check_time_format(config.time_format)
@@ -437,5 +437,6 @@ def _check_text_format(config: DataConfig) -> None:
         io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
     except (LookupError, ValueError) as error:
         raise UsageError(
-            f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
+            f"unknown encoding --encoding {config.encoding}",
+            hint="use e.g. utf-8, cp1252 or utf-16",
         ) from error

@@ -98,13 +98,12 @@ class NetworkConfig:
         if self.network == BUILTIN_MODEL and shape != _BUILTIN_SHAPE:
             raise UsageError(
                 "--network builtin has a fixed architecture",
-                hint="leave out the other options of the network, or train one",
+                hint="remove the other network options, or use --network trained",
             )
         if self.init == "chrono" and self.cell not in GATED:
             raise UsageError(
-                f"--init chrono sets how long gates let a unit remember, and --cell {self.cell} "
-                "has none",
-                hint=f"pass one of  --cell {' | '.join(GATED)}",
+                f"--init chrono needs a cell with gates, but --cell {self.cell} has none",
+                hint=f"use one of  --cell {' | '.join(GATED)}",
             )
 
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
@@ -245,7 +244,9 @@ class PredictConfig:
         check_choices(self)
         if self.wide and (self.exceed or self.quantiles != BAND):
             name = "exceed" if self.exceed else "quantiles"
-            raise UsageError(f"--wide has point forecasts only, without those of --{name}")
+            raise UsageError(
+                f"--wide writes point forecasts only; it cannot be combined with --{name}"
+            )
         if self.max_drift is not None:
             check_range("max-drift", self.max_drift, 0.0, 1e9)
         if self.horizon is not None:

@@ -338,11 +338,11 @@ def parse_time_us(text: str, tz: str | None) -> int:
         try:
             stamp = stamp.tz_localize(tz, nonexistent="shift_forward", ambiguous=False)
         except ValueError as error:
-            raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
+            raise UsageError(f"cannot parse time {text!r} in {tz}: {error}") from error
     if tz is not None:
         stamp = stamp.tz_convert("UTC")
     elif stamp.tzinfo is not None:
-        raise UsageError(f"{text!r} has a zone, but the readings have none")
+        raise UsageError(f"{text!r} has a time zone, but the data has none")
 
     return _microseconds(stamp.tz_localize(None))
 
@@ -359,11 +359,12 @@ def _parse_iso(text: str) -> pd.Timestamp:
         text = f"{date_and_hour}:{minute}:{second}.{fraction or 0}{zone}"
     try:
         if not _ISO_8601.fullmatch(text.strip()):
-            raise ValueError("it is not written as ISO 8601 has it, year first")
+            raise ValueError("not in ISO 8601 format")
         return pd.Timestamp(text.strip())
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
+            f"cannot parse time {text!r}: {error}",
+            hint="use ISO 8601, e.g. 2024-05-01 or 2024-05-01T12:00+00:00",
         ) from error
 
 
@@ -376,9 +377,9 @@ def check_not_ahead(text: str) -> None:
     utc = stamp if stamp.tzinfo is None else stamp.tz_convert("UTC").tz_localize(None)
     if utc > pd.Timestamp.now("UTC").tz_localize(None) + pd.Timedelta(days=1):
         raise UsageError(
-            f"{text} has not come yet, by this machine's clock",
+            f"{text} is in the future by this machine's clock",
             code="not-yet",
-            hint="leave out the time, and the newest reading counts",
+            hint="omit the time to use the newest reading",
         )
 
 
@@ -390,14 +391,17 @@ def date_range(first: str, last: str, every_us: int) -> list[str]:
     """
     begin, end = _parse_iso(first), _parse_iso(last)
     if (begin.tzinfo is None) != (end.tzinfo is None):
-        raise UsageError(f"of {first!r} and {last!r} only one has a zone")
+        raise UsageError(f"only one of {first!r} and {last!r} has a time zone")
     if end < begin:
-        raise UsageError(f"--to {last} lies before --from {first}")
+        raise UsageError(f"--to {last} is before --from {first}")
 
     step = pd.Timedelta(every_us, "us")
     n_times = int((end - begin) / step) + 1
     if n_times > _MAX_DATES:
-        raise UsageError(f"--from {first} --to {last} are {n_times} times", hint="--every longer")
+        raise UsageError(
+            f"--from {first} --to {last} gives {n_times} times; at most {_MAX_DATES} are allowed",
+            hint="use a longer --every",
+        )
     return [(begin + i * step).isoformat() for i in range(n_times)]
 
 

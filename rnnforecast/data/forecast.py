@@ -131,7 +131,7 @@ class Forecast:
         `UsageError` where a series has the name of the first column.
         """
         if "timestamp" in self.names:
-            raise UsageError("a series is called 'timestamp', as the first column of --wide is")
+            raise UsageError("a series is named 'timestamp', like the first column of --wide")
         table = self.to_arrow(())
         stamps, rows = np.unique(self.stamp_rows[1], return_inverse=True)
         columns: dict[str, pa.Array] = {"timestamp": timestamp_array(stamps, self.axis.tz)}

@@ -57,7 +57,7 @@ def without_formulas(
     is_csv = path == STANDARD_OUTPUT or as_path(path).suffix.lower() == ".csv"
     formulas = [name for name in dict.fromkeys(names) if is_csv and _FORMULA.match(name)]
     if not is_escaped and formulas:
-        message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
+        message = "spreadsheets may run these names as formulas (use --excel-safe)"
         listener(WarningEvent.for_names("formula", message, formulas))
     if not is_escaped or not formulas:
         return tuple(names)
@@ -212,9 +212,9 @@ def read_forecast(path: Path) -> list[SeriesForecast]:
     table = _read_table(path)
     for name in _REQUIRED_COLUMNS:
         if name not in table.column_names:
-            raise _no_forecast(path, f"it has no column {name!r}")
+            raise _no_forecast(path, f"column {name!r} is missing")
     if not table.num_rows:
-        raise NotEnoughDataError(f"{path} holds no forecast", code="empty")
+        raise NotEnoughDataError(f"{path} contains no forecast", code="empty")
 
     column_of = {0.5: "forecast"} | {
         round(float(match[1]) / 100, 8): name
@@ -227,9 +227,11 @@ def read_forecast(path: Path) -> list[SeriesForecast]:
         columns = [pc.cast(table[column_of[q]], pa.float64()) for q in quantiles]
         names = pc.cast(table["series"], pa.string()).to_pylist()
     except pa.ArrowException as error:
-        raise _no_forecast(path, f"a forecast is no number, or a name no text ({error})") from error
+        raise _no_forecast(
+            path, f"a forecast is not a number, or a name is not text ({error})"
+        ) from error
     if None in names:
-        raise _no_forecast(path, "a row names no series")
+        raise _no_forecast(path, "a row has no series name")
     values = np.stack([column.to_numpy() for column in columns], axis=1)
 
     rows_of: dict[str, list[int]] = {}
@@ -245,7 +247,7 @@ def _read_table(path: Path) -> pa.Table:
     """Read a file as its ending says. Raises `DataError` where it is missing or damaged."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise _no_forecast(path, "it is no regular file")
+            raise _no_forecast(path, "it is not a regular file")
         if path.suffix.lower() == ".parquet":
             return pa_parquet.read_table(path)
         if path.suffix.lower() == ".jsonl":
@@ -260,9 +262,9 @@ def _read_table(path: Path) -> pa.Table:
 
     except FileNotFoundError as error:
         raise DataError(
-            f"there is no forecast {path}",
+            f"forecast file {path} does not exist",
             code="not-found",
-            hint="write one with  rnnforecast predict  or name another with  --forecast FILE",
+            hint="create it with  rnnforecast predict , or name another file with  --forecast FILE",
         ) from error
     except (OSError, ValueError, pa.ArrowException) as error:
         raise _no_forecast(path, f"it cannot be read ({error})") from error
@@ -275,14 +277,14 @@ def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | N
         try:
             stamps = pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", tz=tz)).to_pandas())
         except (ValueError, pa.ArrowException) as error:
-            raise _no_forecast(path, f"a timestamp is none ({error})") from error
+            raise _no_forecast(path, f"a timestamp cannot be parsed ({error})") from error
     else:
         texts = column.to_pylist()
         try:
             first = pd.Timestamp(texts[0])
             stamps = pd.DatetimeIndex(pd.to_datetime(texts, utc=first.tzinfo is not None))
         except (TypeError, ValueError) as error:
-            raise _no_forecast(path, f"a timestamp is none ({error})") from error
+            raise _no_forecast(path, f"a timestamp cannot be parsed ({error})") from error
         tz = None
         if first.tzinfo is not None:  # as Arrow writes an offset: `+01:00`
             minutes = int((first.utcoffset() or timedelta()).total_seconds()) // 60
@@ -297,8 +299,8 @@ def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | N
 
 def _no_forecast(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path} is no forecast that rnnforecast has written: {reason}",
+        f"{path} is not a forecast file of rnnforecast: {reason}",
         code="no-forecast",
         location=Location(str(path)),
-        hint="pass what  rnnforecast predict  wrote, with  --forecast FILE",
+        hint="pass the output of  rnnforecast predict  with  --forecast FILE",
     )

@@ -18,7 +18,7 @@ from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.process import n_processors
-from rnnforecast.units import format_duration, parse_steps
+from rnnforecast.units import describe_duration, format_duration, parse_steps
 
 MIN_SEASON = 4
 """Shorter seasons count as none: an autoregression holds them."""
@@ -96,15 +96,15 @@ def parse_seasons(config: WindowConfig, past: Past) -> Seasons | None:
         season = _steps(text, "season", past.step_us, past.axis)
         if season >= longest:
             raise NotEnoughDataError(
-                f"a season of {season} steps does not fit into {longest} rows to learn from",
+                f"a season of {season} steps does not fit into {longest} training rows",
                 code="too-short",
-                hint="pass a shorter --season, or more readings",
+                hint="use a shorter --season or more data",
             )
         periods.append(season)
     if len(periods) > 2:
         raise UsageError(
-            f"--season names {len(periods)} seasons, but there are at most two",
-            hint="pass a short one and a long one, such as  --season 1d,1w",
+            f"--season has {len(periods)} values, but at most two are allowed",
+            hint="give a short and a long season, e.g.  --season 1d,1w",
         )
     return Seasons(*sorted({period for period in periods if period > 1}))
 
@@ -584,7 +584,7 @@ def resolve_windows(
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least {_FEWEST_ROWS}",
             code="too-short",
-            hint="pass more readings",
+            hint="use more data",
         )
 
     if config.horizon == "auto":
@@ -598,13 +598,13 @@ def resolve_windows(
 
     if longest < lookback + horizon:
         short = "--horizon", str(max(1, longest // 8)), "--lookback", str(max(1, longest // 3))
-        fitting = [Proposal(short, "for windows that fit")]
+        fitting = [Proposal(short, "to use windows that fit")]
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least "
             f"lookback + horizon = {lookback} + {horizon} = {lookback + horizon}",
             code="too-short",
             proposals=fitting if longest >= _FEWEST_ROWS else (),
-            hint="pass more readings",
+            hint="use more data",
         )
     return lookback, horizon
 
@@ -619,7 +619,7 @@ def describe_windows(
     """Describe what was settled, a line for each."""
 
     def steps(n: int) -> str:
-        return f"{n} steps ({format_duration(n * step_us)})" if n > 1 else "1 step"
+        return f"{n} steps ({describe_duration(n * step_us)})" if n > 1 else "1 step"
 
     return (
         f"step {format_duration(step_us)}",

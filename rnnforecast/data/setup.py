@@ -31,7 +31,7 @@ from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past, window
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import BUILTIN, MemberSpec, NetworkSpec
-from rnnforecast.units import format_duration, parse_duration_us, parse_steps
+from rnnforecast.units import describe_duration, parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
@@ -96,8 +96,8 @@ def set_up_backtest(
     """
     if config.window.horizon == "auto" and ends.windows is not None:
         raise UsageError(
-            "--windows needs --horizon: how far back the last windows reach depends on it",
-            hint="add one, such as  --horizon 24",
+            "--windows needs --horizon",
+            hint="add e.g.  --horizon 24",
         )
 
     train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
@@ -111,11 +111,11 @@ def set_up_backtest(
     window_rows = spec.least_history + spec.horizon
     if not len(windows_of(split.train, spec)):
         raise NotEnoughDataError(
-            f"the longest series has {int(split.train.cutoff.max())} rows before the train part "
-            f"ends, but training needs at least {spec.least_history} of history and a horizon: "
-            f"{window_rows}",
+            f"the longest series has {int(split.train.cutoff.max())} rows before --train-end, "
+            f"but training needs at least {window_rows} ({spec.least_history} of history plus "
+            "the horizon)",
             code="too-short",
-            hint="pass a later --train-end, or a shorter --lookback or --horizon",
+            hint="use a later --train-end, or a shorter --lookback or --horizon",
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
@@ -187,7 +187,7 @@ def _settle(
     others = Counter(each.main for each in by_series if each.main not in (1, season))
     if others:
         parts = (
-            f"{format_duration(period * past.step_us)} in {n}"
+            f"{describe_duration(period * past.step_us)} in {n}"
             for period, n in others.most_common(_NAMED_SEASONS)
         )
         listener(Notice(f"other seasons: {', '.join(parts)} of {len(by_series)} series"))
@@ -234,11 +234,12 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         panel = split.panel
         raise NotEnoughDataError(
-            f"no window of {spec.lookback} steps holds enough readings, a tenth and {n_least} at "
-            f"least: {panel.n_rows - panel.n_readings} of {panel.n_rows} are missing",
+            f"every window of {spec.lookback} steps has too few readings (at least "
+            f"{n_least} and a tenth are needed); {panel.n_rows - panel.n_readings} of "
+            f"{panel.n_rows} are missing",
             code="too-sparse",
             proposals=_longer_steps(panel),
-            hint="pass more readings",
+            hint="use more data",
         )
 
 
@@ -246,7 +247,7 @@ def _longer_steps(panel: Panel) -> list[Proposal]:
     """Return steps with a reading in each, as far as there are."""
     pace_us = panel.step_us * panel.n_rows / max(panel.n_readings, 1)
     steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
-    condition = "if the sensors report so rarely"
+    condition = "if the sensors report this rarely"
     return [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
 
 
@@ -254,9 +255,11 @@ def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Intege
     """Warn of series whose length, `(series,)`, is less than a window, and of missing parts."""
     short = take_names(split.panel.names, lengths < window_rows)
     if short:
-        listener(WarningEvent.for_names("short-series", "too short to learn from", short))
+        listener(WarningEvent.for_names("short-series", "too short for training", short))
     if split.test_from_us is None:
-        listener(WarningEvent("nothing-held-out", "no readings are held out: nothing is measured"))
+        listener(
+            WarningEvent("nothing-held-out", "no data is held out, so the model is not tested")
+        )
     if split.validation is None:
-        message = "no readings are left to validate on: training does not stop early"
+        message = "no data is left for validation, so there is no early stopping"
         listener(WarningEvent("no-validation", message))

@@ -174,15 +174,15 @@ def split_times_by_ends(
     if not train_until <= test_from < cuts.end_us:
         stamps = [panel.axis.format(us) for us in (train_until, test_from, cuts.end_us)]
         raise UsageError(
-            f"the train part ends at {stamps[0]}, the validation part at {stamps[1]}, the test "
-            f"part at {stamps[2]}: they must follow each other",
+            f"the training part ends at {stamps[0]}, the validation part at {stamps[1]}, the "
+            f"test part at {stamps[2]}; these times must be in order",
             hint="check --train-end, --validation-end and --test-end",
         )
     if not panel.rows_before(train_until).any():
         raise NotEnoughDataError(
-            "no reading lies before the end of the train part",
+            "there is no data before the end of the training part",
             code="too-short",
-            hint="pass a later --train-end, or fewer --windows",
+            hint="use a later --train-end or fewer --windows",
         )
     return cuts
 
@@ -211,8 +211,8 @@ def parse_moment(text: str, panel: Panel) -> int:
     n_rows = (panel.end_us - panel.first_us) // panel.step_us
     if len(text) > _MAX_DIGITS or not 0 <= int(text) <= n_rows:
         raise UsageError(
-            f"row {text} is none of the {n_rows} rows of these readings",
-            hint="write a date with dashes, such as 2024-05-01",
+            f"row {text} is outside the {n_rows} rows of the data",
+            hint="write a date with dashes, e.g. 2024-05-01",
         )
     return panel.first_us + int(text) * panel.step_us
 

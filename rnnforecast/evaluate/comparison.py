@@ -18,15 +18,15 @@ from rnnforecast.evaluate.metrics import (
     skill_interval,
 )
 from rnnforecast.spec import QUANTILES
-from rnnforecast.units import format_duration
+from rnnforecast.units import describe_duration
 
-UNKNOWN = "no held-out readings say how good the network is"
-UNDEFINED = "the readings never change from season to season, so no method can be better"
+UNKNOWN = "no held-out data, so the accuracy is unknown"
+UNDEFINED = "the data repeats exactly every season, so no method can be better"
 NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
 RIDGE = "ridge"
 _REMARKED = {
-    EXPERT: "a weighted season with an autoregression",
-    BUILTIN_MODEL: "the built-in network, which has learnt nothing here,",
+    EXPERT: "the expert (weighted season with autoregression)",
+    BUILTIN_MODEL: "the built-in network (not trained on this data)",
     RIDGE: "ridge regression on lags",
 }
 """Methods that the verdict names where they are better than the network."""
@@ -116,11 +116,11 @@ class Comparison:
             over = "repeating the last reading (naive)"
         else:
             length = self.season * self.step_us
-            season = _SEASONS.get(length, f"the last {format_duration(length)}")
+            season = _SEASONS.get(length, f"the last {describe_duration(length)}")
             over = f"repeating {season} (seasonal naive)"
 
         if self.skill is None:
-            return f"worse than {over}, whose MASE is 0 here"
+            return f"worse than {over}, which has a MASE of 0"
         if abs(self.skill) < _EQUAL:
             return f"as good as {over}" + self._remark()
 

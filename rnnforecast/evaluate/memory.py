@@ -146,7 +146,7 @@ def diagnose(memory: MemoryAnalysis, spec: NetworkSpec, config: Config) -> Diagn
     growth = max(growths, default=0.0)
     if growth > _MAX_GROWTH:
         return diagnose_explosion(
-            f"the gradient grows to {growth:.0f} times its size on its way back", config.training
+            f"the gradient grows {growth:.0f}-fold during backpropagation", config.training
         )
 
     for peak in memory.peaks:
@@ -155,21 +155,21 @@ def diagnose(memory: MemoryAnalysis, spec: NetworkSpec, config: Config) -> Diagn
         is_forgotten = memory.effective < _REMEMBERED_SHARE * peak.lag and peak.error > _EXPLAINED
         if is_forgotten or peak.is_unused:
             reason = (
-                f"readings come again after {peak.lag} steps "
-                f"(autocorrelation {peak.autocorrelation:.2f}), but the forecasts make no use of it"
+                f"the data repeats after {peak.lag} steps (autocorrelation "
+                f"{peak.autocorrelation:.2f}), but the network does not use it"
             )
             return Diagnosis(VANISHING, reason, _advice_against_vanishing(peak.lag, spec, config))
 
     if memory.effective < _WASTED_SHARE * memory.lookback:
-        reason = (
-            f"the last {memory.effective} of {memory.lookback} steps forecast as well as all do"
-        )
+        reason = f"only the last {memory.effective} of {memory.lookback} steps matter"
         # twice the effective memory in whole seasons, two at least; no longer than it is
         season = spec.season
         needed = max(2 * memory.effective, 2 * season if season > 1 else 2)
         lookback = min(-(-needed // season) * season, spec.lookback)
         return Diagnosis(WASTED, reason, f"--lookback {lookback}")
-    return Diagnosis(OK, f"it makes use of the last {memory.effective} steps", None)
+    return Diagnosis(
+        OK, f"the network uses the last {memory.effective} of {memory.lookback} steps", None
+    )
 
 
 def _advice_against_vanishing(period: int, spec: NetworkSpec, config: Config) -> str:

@@ -21,7 +21,7 @@ from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.tables.rows import HALF_TURN
 from rnnforecast.tables.schema import target_of
 
-_SHORT = "less than half of {} readings to go by"
+_SHORT = "fewer than half of {} readings available"
 _LATELY = 4
 """Newest rows in which half of the least history is asked for, as a multiple of it."""
 _LIKELY = 0.5
@@ -178,9 +178,9 @@ def _fill(forecast: Forecast, past: Past, methods: Mapping[str, Forecaster]) -> 
 def warnings_of(prediction: Prediction, *, least_history: int) -> list[WarningEvent]:
     """Return a warning for each kind of degraded series that there is."""
     kinds = {
-        "left-out": (prediction.left_out, "too little to forecast from, left out"),
+        "left-out": (prediction.left_out, "too few readings to forecast, skipped"),
         "short-history": (prediction.short_history, _SHORT.format(least_history)),
-        "fallback": (prediction.fallback, "forecast by a fallback"),
+        "fallback": (prediction.fallback, "forecast by a fallback method"),
     }
     return [
         WarningEvent.for_names(code, text, names) for code, (names, text) in kinds.items() if names
@@ -191,7 +191,7 @@ def warn_of_short_history(past: Past, listener: Listener, rule: Fallback) -> Non
     """Warn of series that a network would forecast from a short history, or not at all."""
     lacks = past.observed_share(rule.lookback) == 0
     for code, text, is_affected in (
-        ("left-out", "no reading to forecast from", lacks),
+        ("left-out", "no readings to forecast from", lacks),
         ("short-history", _SHORT.format(rule.least_history), rule.is_short(past) & ~lacks),
     ):
         names = take_names(past.names, is_affected)
@@ -365,6 +365,6 @@ def _rows_named(
     known = (*targets, *dict.fromkeys(forecast.names))
     nearest = get_close_matches(name, known, n=1)
     raise UsageError(
-        f"--{option} names {name!r}, which is not forecast",
-        hint=f"the nearest is {nearest[0]!r}" if nearest else f"such as {known[0]!r}",
+        f"--{option} names {name!r}, but it is not forecast",
+        hint=f"did you mean {nearest[0]!r}?" if nearest else f"use e.g. {known[0]!r}",
     )

@@ -70,7 +70,7 @@ def check_ledger_owner(job: Job, ledger: Path) -> None:
     owner = _read_owner(ledger)
     if not belongs_to(job, owner, ledger):
         raise UsageError(
-            f"{ledger} is the ledger of another job, {owner[JOB]}",
+            f"{ledger} is the ledger of another job: {owner[JOB]}",
             code="shared-ledger",
             hint="give each job its own ledger",
         )
@@ -179,10 +179,10 @@ def _as_damage(part: LedgerPart) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"the ledger's part {part.path} cannot be read: {error}",
+            f"cannot read {part.path} of the ledger: {error}",
             code="damaged-ledger",
             location=Location(str(part.path)),
-            hint="put an intact copy in its place, or take it away",
+            hint="restore the file from a backup, or remove it",
         ) from error
 
 
@@ -231,9 +231,9 @@ def score(
     folder = local_path(ledger, "a ledger")
     if not list_parts(folder):
         raise DataError(
-            f"there is no ledger with issued forecasts at {folder}",
+            f"no ledger of forecasts found in {folder}",
             code="no-ledger",
-            hint="name the folder that  [ledger] path  of a job names, with  --ledger",
+            hint="pass the folder of  [ledger] path  of the job with  --ledger",
         )
 
     if data is None:
@@ -249,17 +249,17 @@ def score(
         n_all, table = len(table), _out_of_sample(table)
         n_in_sample = n_all - len(table)
     if n_in_sample:
-        message = f"{n_in_sample} values are left out: the version that forecast them had learnt "
-        events(WarningEvent("in-sample", f"{message}from later readings", n_in_sample))
+        message = f"{n_in_sample} values are excluded because their version was trained "
+        events(WarningEvent("in-sample", f"{message}on later readings", n_in_sample))
     scores = tuple(score_issues(table, past, since_us=since, by=config.by))
     if not scores:
-        condition = "if forecasts count that look better than live ones would"
+        condition = "to include them although they look too good"
         raise NotEnoughDataError(
-            f"no reading has arrived yet for any forecast in {ledger}"
-            + (" except in-sample ones" if n_in_sample else ""),
+            f"no forecast in {ledger} can be scored yet"
+            + (" (except in-sample ones)" if n_in_sample else ""),
             code="nothing-to-score",
             proposals=[Proposal(("--in-sample",), condition)] if n_in_sample else (),
-            hint="pass newer readings with  --data , or an earlier  --since",
+            hint="pass newer data with  --data , or use an earlier  --since",
         )
     _check_drift(scores, config.max_drift)
 
@@ -275,7 +275,7 @@ def score_job(
     job = read_job(Path(path))
     if job.ledger is None:
         raise UsageError(
-            f"{path} keeps no ledger", hint='name one:  [ledger]  and below it  path = "ledger"'
+            f"{path} has no ledger", hint='add one:  [ledger]  and below it  path = "ledger"'
         )
     check_ledger_owner(job, Path(job.ledger))
 
@@ -323,7 +323,7 @@ def _check_size(
         str(ledger),
         f"to score {n_rows} values",
         options,
-        hint="else score a part of it, such as with  --since 30d",
+        hint="or score only a part, e.g. with  --since 30d",
     )
 
 
@@ -346,7 +346,7 @@ def _span(past: Past, config: ScoreConfig) -> tuple[int, int | None]:
     """Return the time of the newest reading and the first time to score; None for all times."""
     newest = newest_reading(past)
     if newest < 0:
-        raise DataError("there is no reading to score with", code="no-readings")
+        raise DataError("there are no readings to score with", code="no-readings")
     if config.since is None:
         return newest, None
     if re.fullmatch(r"\s*\d+(\.\d+)?\s*[a-zA-Z]+\s*", config.since):
@@ -363,8 +363,8 @@ def _check_drift(scores: Sequence[Score], limit: float | None) -> None:
         worst = max(over, key=lambda group: group.drift or 0.0)
         name = worst.series or worst.day or f"lead {worst.lead}"
         raise QualityGateError(
-            f"{len(over)} groups are further off what was usual at training than --max-drift "
-            f"{limit:g}: {name} by {worst.drift:.1f} deviations",
+            f"{len(over)} groups have drifted from training by more than --max-drift "
+            f"{limit:g} standard deviations: {name} by {worst.drift:.1f}",
             code="drift",
-            hint="look at the readings; if they are right, train again on newer ones",
+            hint="check the data; if it is correct, retrain on newer data",
         )

@@ -43,7 +43,7 @@ from rnnforecast.storage import versions
 from rnnforecast.storage.durable import PIPE_PATIENCE_S, append_line, publishing_output
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import as_path
-from rnnforecast.units import abbreviate_duration, parse_duration_us
+from rnnforecast.units import describe_duration, parse_duration_us
 
 FINISHED = "finished"
 """The event that ends each run in the log."""
@@ -56,15 +56,16 @@ LAST_RUN = "last_run_timestamp_seconds"
 LAST_EXIT = "last_exit_code"
 _NEWEST_READING = "newest_reading_timestamp_seconds"
 GAUGES = {
-    LAST_SUCCESS: "When a run last succeeded.",
-    LAST_RUN: "When a run last ended.",
-    LAST_EXIT: "Its exit code: 0 complete, 3 partial, all others a failure.",
-    "last_duration_seconds": "How long it took.",
-    _NEWEST_READING: "Time of the newest reading that it saw.",
-    "series": "Series that were forecast.",
-    "series_degraded": "Series left out, forecast by a fallback, or from a short history.",
-    "series_flagged": "Series whose live forecasts are not as good as was usual at training.",
-    "model_created_timestamp_seconds": "When the version that forecast was trained.",
+    LAST_SUCCESS: "Timestamp of the last successful run.",
+    LAST_RUN: "Timestamp of the last run.",
+    LAST_EXIT: "Exit code of the last run: 0 complete, 3 partial, others are failures.",
+    "last_duration_seconds": "Duration of the last run in seconds.",
+    _NEWEST_READING: "Timestamp of the newest reading used.",
+    "series": "Number of series forecast.",
+    "series_degraded": "Number of series skipped, forecast by a fallback, or forecast from a "
+    "short history.",
+    "series_flagged": "Number of series whose live forecasts are worse than in training.",
+    "model_created_timestamp_seconds": "Timestamp at which the model version was trained.",
 }
 _PREFIX = "rnnforecast_"
 _TEXT = r'"((?:[^"\\]|\\.)*)"'
@@ -179,9 +180,7 @@ class RunLog:
         try:
             append_line(self.path, f"{line}\n".encode(), max_bytes=self.max_bytes)
         except OSError as error:
-            listener(
-                WarningEvent("log", f"the log {self.path} cannot be written: {error.strerror}")
-            )
+            listener(WarningEvent("log", f"cannot write the log {self.path}: {error.strerror}"))
 
     def _line(self, entry: Mapping[str, Any]) -> str:
         if self.format == "json":
@@ -508,7 +507,7 @@ class RunReporter:
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, command)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self(WarningEvent("notify", f"[notify] on_failure could not be run: {error}"))
+            self(WarningEvent("notify", f"cannot run [notify] on_failure: {error}"))
 
 
 @dataclass(frozen=True)
@@ -537,15 +536,17 @@ class Status:
         """What is wrong, worst first, and the exit code that says so; None where nothing is."""
         age_s = _age_s(self.newest_reading)
         if self.last_run is None and self.published is None:
-            return ModelError.exit_code, "the job has never run, as far as is recorded"
+            return ModelError.exit_code, "the job has no recorded run"
         if self.model_problem is not None:
             return ModelError.exit_code, self.model_problem
         if self.max_age_s is not None and age_s is not None and age_s > self.max_age_s:
-            limit = abbreviate_duration(round(self.max_age_s * 1e6))
-            message = f"the newest reading is {abbreviate_duration(age_s * 1_000_000)} old"
-            return NotEnoughDataError.exit_code, f"{message}, and max_age is {limit}"
+            limit = describe_duration(round(self.max_age_s * 1e6))
+            message = f"the newest reading is {describe_duration(age_s * 1_000_000)} old"
+            return NotEnoughDataError.exit_code, (
+                f"{message}; the limit is {limit} (max_age in [fresh])"
+            )
         if self.last_exit == NotEnoughDataError.exit_code:
-            return self.last_exit, "the readings were too old, or too few"
+            return self.last_exit, "the last run found the data too old or too short"
         if self.last_exit not in (0, None):
             is_partial = self.last_exit == PARTIAL
             return PARTIAL, f"the last run {'was partial' if is_partial else 'failed'}"

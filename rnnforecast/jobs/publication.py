@@ -107,7 +107,7 @@ class Publication:
             options = resolve_options(model.artifact, job.reading, job.explicit)
         quantiles = tuple(sorted({0.1, 0.9, *job.forecast.quantiles}))
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
-        inputs = {"what is known ahead": config.future}
+        inputs = {"the future values": config.future}
         # A dry run makes no folder, so an output in a missing one is not checked.
         output = job.output if os.path.isdir(Path(job.output).parent) else None  # noqa: PTH112
         check_outputs(job.source, options, output=output, inputs=inputs)
@@ -295,16 +295,16 @@ def check_job_files(job: Job) -> None:
     read = {
         "the job": str(job.path),
         "the readings": job.source,
-        "bad times": job.reading.exclude,
-        "what is known ahead": job.forecast.future,
+        "the excluded periods": job.reading.exclude,
+        "the future values": job.forecast.future,
     }
     files = {name: path for name, path in written.items() if isinstance(path, Path)}
     for (name, path), (other, place) in itertools.combinations(files.items(), 2):
         if is_same_place(path, place):
             raise UsageError(
-                f"{path} cannot be both, {name} and {other}",
+                f"{path} is used for both {name} and {other}",
                 code="shared-file",
-                hint="name another file in the job file",
+                hint="use another file in the job file",
             )
     for name, path in files.items():
         for content, source in read.items():
@@ -324,9 +324,9 @@ def _check_model_spared(path: Path, model: Path, name: str) -> None:
     is_version = path.resolve().is_relative_to((model / versions.VERSIONS).resolve())
     if is_version or any(is_same_place(path, file) for file in (model, *own)):
         raise UsageError(
-            f"{path}, {name}, would be written over a file of the model",
+            f"{path} ({name}) would overwrite a file of the model",
             code="shared-file",
-            hint="name another file in the job file",
+            hint="use another file in the job file",
         )
 
 
@@ -341,7 +341,7 @@ def check_not_shared(job: Job, output: Path) -> None:
         if manifest is not None and not _is_own(job, path, manifest):
             existing = _path_in(manifest, "output")
             raise UsageError(
-                f"{path} belongs to another job, {manifest.get(JOB)}, with the output {existing}",
+                f"{path} belongs to another job: {manifest.get(JOB)} with output {existing}",
                 code="shared-output",
                 hint="give each job its own output folder",
             )

@@ -20,7 +20,7 @@ from rnnforecast.model.artifact import load_manifest
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
-from rnnforecast.units import abbreviate_duration, parse_duration_us
+from rnnforecast.units import describe_duration, parse_duration_us
 from rnnforecast.workflow.saved import make_references, restore, restore_network
 from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
@@ -90,9 +90,9 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
 
     flagged = [str(score.series) for score in scores if score.flag]
     if rule.when == "drift" and flagged and new_us >= _DRIFT_PAUSE * horizon * step_us:
-        return _Challenge(f"drift of {', '.join(flagged)}", n_held_out)
+        return _Challenge(f"after drift of {', '.join(flagged)}", n_held_out)
     if rule.every is not None and new_us >= parse_duration_us(rule.every):
-        return _Challenge(f"{abbreviate_duration(new_us)} of new readings", n_held_out)
+        return _Challenge(f"on {describe_duration(new_us)} of new data", n_held_out)
     return None
 
 
@@ -155,16 +155,16 @@ def _decide(
     """Return whether the challenger is better by the margin of the job file, and the reason."""
     margin = publication.job.retrain.margin
     challenger, champion = (comparison.metrics[name].mase for name in (NETWORK, CHAMPION))
-    promoted, outcome = False, "cannot be compared"
+    promoted, outcome = False, "could not be compared"
     if challenger is not None and champion is not None:
         promoted = challenger <= (1 - margin) * champion
         if champion:
-            outcome = f"is {100 * (1 - challenger / champion):.1f} % better"
+            outcome = f"{100 * (1 - challenger / champion):.1f} % better"
 
     return {
         "promoted": promoted,
-        "reason": f"{challenge.reason}: on {comparison.n_windows} windows the challenger "
-        f"{outcome}, and {100 * margin:g} % are asked for: "
+        "reason": f"retrained {challenge.reason}: challenger {outcome} on "
+        f"{comparison.n_windows} windows, {100 * margin:g} % required; "
         f"{'activated' if promoted else 'not activated'}",
         "due": challenge.reason,
         CHAMPION: publication.model.version,

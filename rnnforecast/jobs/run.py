@@ -122,7 +122,7 @@ def run(
             raise
         hint = CATCH_UP_HINT if isinstance(error, TimeLimitError) else error.advice
         early = CatchUpError(
-            f"{progress.summary}, and stay; then: {error.message}", code=error.code, hint=hint
+            f"{progress.summary} and kept; then: {error.message}", code=error.code, hint=hint
         )
         reporter.report_failure(early)
         raise early from error
@@ -218,7 +218,7 @@ def _run_post_publish_tasks(
     scores = _try("score", lambda: _score_recent(publication), events) or ()
     for score in scores:
         if score.flag:
-            message = f"{score.series}: live {score.flag} has left what was usual at training"
+            message = f"{score.series}: live {score.flag} is outside the range seen in training"
             events(WarningEvent("drift", message))
 
     retrained = _try("retrain", lambda: retrain_if_due(publication, scores, events), events)
@@ -261,8 +261,8 @@ def _retire(publication: Publication, events: Recorder) -> tuple[str, ...]:
                 versions.remove_leftovers(model)
                 now = datetime.now(UTC)
                 for name in versions.versions_ahead(model, now=now):
-                    message = f"the clock is behind the time of version {name}: it is not removed, "
-                    message += "and as long as it is active, no other is"
+                    message = f"version {name} is dated in the future; it is kept, "
+                    message += "and no version is removed while it is active"
                     events(WarningEvent("version-ahead", message))
                 retired += versions.retire_versions(
                     model, keep=job.keep.versions, pinned=pinned, now=now

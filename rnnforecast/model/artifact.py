@@ -231,23 +231,23 @@ def load_manifest(directory: AnyPath) -> dict[str, Any]:
         manifest = parse_json(content, max_keys=_MAX_MANIFEST_KEYS)
         version = manifest["format_version"]
         if manifest["format"] != FORMAT or type(version) is not int or version < 1:
-            raise ValueError("not a model of rnnforecast")
+            raise ValueError("not an rnnforecast model")
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(directory, f"its manifest cannot be read ({error})") from error
+        raise damaged(directory, f"cannot read its manifest ({error})") from error
 
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{directory} was written by a newer rnnforecast (format {version}, this one reads "
             f"format {FORMAT_VERSION})",
             code="newer-format",
-            hint="update rnnforecast, or train again with this one",
+            hint="update rnnforecast, or retrain with this version",
         )
     if version < FORMAT_VERSION:
         raise ModelError(
-            f"{directory} was written by an earlier rnnforecast (format {version}), whose network "
-            f"this one, which reads format {FORMAT_VERSION}, does not have",
+            f"{directory} was written by an older rnnforecast (format {version}, this one "
+            f"reads format {FORMAT_VERSION})",
             code="older-format",
-            hint="train again with this one, or forecast with the earlier one",
+            hint="retrain with this version, or forecast with the older one",
         )
     return manifest
 
@@ -293,7 +293,7 @@ def check_bounds(spec: NetworkSpec) -> None:
 
     features = ("n_known", "n_past", "n_static")
     if any(not 0 <= getattr(spec, name) <= MAX_FEATURES for name in features):
-        raise ValueError("there are fewer features than none, or too many")
+        raise ValueError("the number of features is negative or too large")
     if any(member.covariates for member in spec.members) and not spec.n_features:
         raise ValueError("a member sees covariates, but there are none")
 
@@ -303,7 +303,7 @@ def check_bounds(spec: NetworkSpec) -> None:
     weights = spec.weights
     are_shares = all(0 < w <= 1 for w in weights) and math.isclose(sum(weights), 1, rel_tol=1e-6)
     if weights and (len(weights) != len(spec.members) or not are_shares):
-        raise ValueError("the members have no shares, or others than they can have")
+        raise ValueError("the weights of the members are missing or invalid")
 
     levels = spec.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
@@ -334,13 +334,13 @@ def read_listed(directory: AnyPath, name: str, manifest: dict[str, Any], limit: 
     except (KeyError, TypeError) as error:
         raise damaged(directory, f"its manifest does not list {name}") from error
     if type(size) is not int or not 0 <= size <= limit:
-        raise damaged(directory, f"its manifest says {size!r} bytes for {name}")
+        raise damaged(directory, f"its manifest gives {size!r} bytes for {name}")
 
     content = read_regular(directory / name, size)
     if len(content) != size:
         raise damaged(directory, f"{name} has {len(content)} bytes, not {size}")
     if digest(content) != expected:
-        raise damaged(directory, f"{name} is not what was written (its hash differs)")
+        raise damaged(directory, f"{name} has been modified (its hash differs)")
     return content
 
 
@@ -389,27 +389,29 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         file = pa_parquet.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > _MAX_SERIES_BYTES:
-            raise ValueError("the series names unpack to more than any names do")
+            raise ValueError("the series names decompress to an implausible size")
         optional = [f for f in (*_SHIFT_FIELDS, *_LIMIT_FIELDS) if f.name in schema.names]
         n_limits = len({"low", "high"} & set(schema.names))
         if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or n_limits == 1:
-            raise ValueError("the series names are not what was written")
+            raise ValueError("the series names have been modified")
         if file.metadata.num_rows != n_series:
-            raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
+            raise ValueError(
+                f"there are {file.metadata.num_rows} series names instead of {n_series}"
+            )
         table = file.read()
         encoded = table.column("series").combine_chunks()
         lengths = pc.binary_length(encoded.dictionary).take(encoded.indices)
         if (pc.sum(lengths).as_py() or 0) > _MAX_SERIES_BYTES:
-            raise ValueError("the series names unpack to more than any names do")
+            raise ValueError("the series names decompress to an implausible size")
         table = table.set_column(
             table.schema.get_field_index("series"), "series", encoded.cast(pa.string())
         )
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"the series names cannot be read: {error}") from error
+        raise ValueError(f"cannot read the series names: {error}") from error
 
     names = table.column("series")
     if names.null_count or len(names.unique()) != n_series:
-        raise ValueError("the series names are not all there, or not all different")
+        raise ValueError("some series names are missing or duplicated")
 
     base = table.column("offset").to_numpy()
     if not np.isfinite(base).all():
@@ -420,7 +422,7 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         flat = table.column("quantile_shifts").combine_chunks().flatten()
         shifts = flat.to_numpy(zero_copy_only=False).reshape(-1, len(TAIL_PAIRS))
         if len(shifts) != len(table):
-            raise ValueError("a series has no moves")
+            raise ValueError("a series has no variation")
 
     limits = None
     if "low" in table.column_names:
@@ -436,7 +438,7 @@ def _unpack_weights(content: bytes) -> Tensors:
     try:
         tensors: Tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"the weights cannot be read: {error}") from error
+        raise ValueError(f"cannot read the weights: {error}") from error
     return tensors
 
 
@@ -463,7 +465,7 @@ def _calibration_of(
     if stored is None and quantile_shifts is None:
         return None
     if stored is None or quantile_shifts is None:
-        raise ValueError("there is only a part of the calibration")
+        raise ValueError("the calibration is incomplete")
     calibration = Calibration.from_json(stored, quantile_shifts)
     if calibration.lead_ends[-1] != horizon:
         raise ValueError("the calibration is for another horizon")
@@ -488,10 +490,10 @@ def _check_manifest(manifest: dict[str, Any], artifact: Artifact) -> None:
         matches = _is_subset if name in ("config", "spec", "schema") else operator.eq
         is_present = name in stored and name in expected
         if not (is_present and matches(stored[name], expected[name])):
-            raise ValueError(f"the manifest's {name} is not what was written")
+            raise ValueError(f"{name} of the manifest has been modified")
 
     if digest(to_json(stored)) != manifest["sha256"]:
-        raise ValueError("the manifest is not what was written (its hash differs)")
+        raise ValueError("the manifest has been modified (its hash differs)")
 
 
 def _is_subset(stored: Any, expected: Any) -> bool:
@@ -508,9 +510,10 @@ def _is_subset(stored: Any, expected: Any) -> bool:
 def damaged(directory: AnyPath, reason: str) -> ModelError:
     """Return the error for a version that cannot be used."""
     return ModelError(
-        f"the model version {directory} cannot be used: {reason}",
+        f"cannot use model version {directory}: {reason}",
         code="damaged-model",
-        hint="put an intact copy in its place, or train again",
+        hint="restore it from a backup, switch to another version with  rnnforecast use , or "
+        "retrain",
     )
 
 

@@ -71,7 +71,7 @@ def note_of_builtin(panel: Panel, data: object) -> str:
     """Return the sentence that says what forecasts these readings, and what would do so better."""
     is_file = isinstance(data, str | Path) and str(data) != "-"
     source = shlex.quote(str(data)) if is_file else "DATA"
-    text = "forecast by the built-in network, which has not learnt from these readings"
+    text = "forecast by the built-in network, which was not trained on this data"
     if panel.lengths.max() < _ENOUGH_ROWS:
         return f"{text}; with {_ENOUGH_ROWS} rows or more, try  rnnforecast train {source}"
     return f"{text};  rnnforecast train {source}  is usually better"

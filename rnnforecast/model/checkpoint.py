@@ -149,7 +149,7 @@ class Checkpoints:
             _check_identity(self.path, description["identity"], self.identity)
             return _decode_state(description, tensors, like)
         except (KeyError, TypeError) as error:
-            raise damaged(self.path, f"it is not what a training writes ({error!r})") from error
+            raise damaged(self.path, f"it is not a valid checkpoint ({error!r})") from error
         except ValueError as error:
             raise damaged(self.path, str(error)) from error
 
@@ -209,18 +209,18 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return description and tensors of a file; `ValueError` for one that `pack` did not write."""
     end = len(content) - _HASH_BYTES
     if end < 0 or hashlib.sha256(memoryview(content)[:end]).digest() != content[end:]:
-        raise ValueError("it is not what was written (its hash differs)")
+        raise ValueError("it has been modified (its hash differs)")
     try:
         tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"it cannot be read: {error}") from error
+        raise ValueError(f"cannot read it: {error}") from error
 
     description = parse_json(tensors.pop(_STATE).tobytes())
     tensors.pop(_HASH)
     if description["format"] != _FORMAT or type(description["format_version"]) is not int:
-        raise ValueError("it is no checkpoint of rnnforecast")
+        raise ValueError("it is not a checkpoint of rnnforecast")
     if not isinstance(description["identity"], dict):
-        raise ValueError("it does not say of what it is")  # noqa: TRY004
+        raise ValueError("it lacks a description")  # noqa: TRY004
     return description, tensors
 
 
@@ -232,14 +232,14 @@ def _check_identity(path: AnyPath, stored: Mapping[str, Any], expected: Mapping[
         if before != now:
             is_short = len(f"{before}{now}") <= _MAX_SHOWN
             differences.append(
-                f"{name} was {before}, and is {now}" if is_short else f"other {name}"
+                f"{name} was {before}, now {now}" if is_short else f"different {name}"
             )
 
     if differences:
         raise UsageError(
-            f"{path} is a checkpoint of another training: {'; '.join(differences)}",
+            f"checkpoint {path} belongs to a different training: {'; '.join(differences)}",
             code="other-checkpoint",
-            hint="go on with what it was begun with, or leave out  --resume  to begin anew",
+            hint="use the original data and options, or omit  --resume  to start over",
         )
 
 
@@ -254,7 +254,7 @@ def _decode_state(
     indices = range(len(like.members))
     active = description["going"]
     if len(description["members"]) != len(indices) or not set(active) <= set(indices):
-        raise ValueError("it is of other members")
+        raise ValueError("it has different networks")
     members = tuple(
         _decode_member(scalars, f"members.{i}.", tensors, like.members[i])
         for i, scalars in enumerate(description["members"])
@@ -262,7 +262,7 @@ def _decode_state(
 
     target = _step_count(description["target"])
     if any(member.steps > target for member in members):
-        raise ValueError("a member is further than it was to go")
+        raise ValueError("a network has more steps than planned")
     return TrainingState(target, tuple(sorted(active)), members)
 
 
@@ -282,7 +282,7 @@ def _decode_member(
 
 def _step_count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no number of steps")
+        raise ValueError(f"{value!r} is not a number of steps")
     return value
 
 
@@ -309,7 +309,7 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
 def damaged(path: AnyPath, reason: str) -> ModelError:
     """Return the error for a checkpoint that cannot be used."""
     return ModelError(
-        f"the checkpoint {path} cannot be used: {reason}",
+        f"cannot use checkpoint {path}: {reason}",
         code="damaged-checkpoint",
-        hint="leave out  --resume  to train from the beginning",
+        hint="omit  --resume  to train from the beginning",
     )

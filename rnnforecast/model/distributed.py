@@ -120,13 +120,13 @@ def _worker_errors() -> Iterator[None]:
 
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise WorkerError(
-                "another rank did not answer in time: it is stopped, cannot be reached, or still "
-                f"reads ({reason})",
+                "another process did not respond in time; it may be stopped, unreachable or "
+                f"still reading data ({reason})",
                 code="rank-timeout",
-                hint="look at what the others print; --rank-timeout says how long each waits",
+                hint="check the output of the other processes, or raise  --rank-timeout",
             ) from error
         raise WorkerError(
-            f"another rank has ended, or cannot be reached ({reason})",
+            f"another process has ended or cannot be reached ({reason})",
             code="rank-lost",
-            hint="its own message says why",
+            hint="see its own output for the cause",
         ) from error

@@ -144,9 +144,10 @@ def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> N
     ]
     if differing:
         raise ModelError(
-            f"training cannot begin from a network of another spec: {'; '.join(differing)}",
+            "cannot start training from a network with another specification: "
+            f"{'; '.join(differing)}",
             code="other-task",
-            hint="train without it, or with its windows, season, covariates and network",
+            hint="train without it, or with the same windows, season, covariates and network",
         )
 
 
@@ -464,9 +465,9 @@ class RNNForecaster:
             output / size, expected / size, atol=self_test["tolerance"], rtol=0
         ):
             raise ModelError(
-                "the model does not reproduce its self-test with this release of torch",
+                "the model fails its self-test with this release of torch",
                 code="self-test",
-                hint="use the torch version that `rnnforecast show` names, or train again",
+                hint="use the torch version shown by  rnnforecast show , or retrain",
             )
         return forecaster
 
@@ -520,7 +521,9 @@ class RNNForecaster:
 
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
+        raise UsageError(
+            "--device cuda needs a CUDA device, but torch finds none", hint="use --device cpu"
+        )
     wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if not wants_cuda:
         return torch.device("cpu")

@@ -24,7 +24,7 @@ from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 from rnnforecast.process import n_processors
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.tables.schema import Schema
-from rnnforecast.units import format_duration, join_names
+from rnnforecast.units import describe_duration, join_names
 from rnnforecast.urls import parse_database
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def model_card(artifact: Artifact) -> dict[str, str]:
     """Return the description of a version by heading, in the order in which it is shown."""
     spec, provenance = artifact.spec, artifact.provenance
     step_us = artifact.schema.step_us or 1
-    season = format_duration(spec.season * step_us) if spec.season > 1 else "none"
+    season = describe_duration(spec.season * step_us) if spec.season > 1 else "none"
     columns = f"time {artifact.schema.time!r}"
     if artifact.schema.series:
         columns += f", series {artifact.schema.series!r}"
@@ -169,15 +169,15 @@ def model_card(artifact: Artifact) -> dict[str, str]:
         "columns": f"{columns}, targets {join_names(artifact.schema.targets, 6)}",
         **_describe_covariates(artifact),
         "series": f"{len(artifact.names)}: {join_names(artifact.names, 6)}",
-        "step": format_duration(step_us),
+        "step": describe_duration(step_us),
         "season": season,
-        "horizon": f"{spec.horizon} steps ({format_duration(spec.horizon * step_us)})",
-        "look-back": f"{spec.lookback} steps ({format_duration(spec.lookback * step_us)})",
-        "network": f"{len(spec.members)} member(s), {artifact.n_parameters} parameters",
+        "horizon": f"{spec.horizon} steps ({describe_duration(spec.horizon * step_us)})",
+        "look-back": f"{spec.lookback} steps ({describe_duration(spec.lookback * step_us)})",
+        "network": f"{len(spec.members)} network(s), {artifact.n_parameters} parameters",
         "members": "; ".join(str(member) for member in spec.members),
         "trained": f"{_numbers(provenance['kept_steps'])} of {provenance['steps']} steps until "
         f"{artifact.training_range['train_until']}, then "
-        f"{_numbers(provenance['fine_tune_steps'])} steps over all readings until "
+        f"{_numbers(provenance['fine_tune_steps'])} steps on all data until "
         f"{artifact.trained_until}",
         **remembers,
         "bands": _describe_bands(artifact.calibration),
@@ -190,7 +190,7 @@ def model_card(artifact: Artifact) -> dict[str, str]:
 
 def _describe_covariates(artifact: Artifact) -> dict[str, str]:
     """Return one line that lists the covariates by kind; nothing without covariates."""
-    kinds = {"known": "known ahead", "past": "known up to now", "static": "static"}
+    kinds = {"known": "known ahead", "past": "known so far", "static": "static"}
     by_role = {
         label: [c.name for c in artifact.schema.covariates if c.role == role]
         for role, label in kinds.items()
@@ -204,11 +204,11 @@ def _describe_covariates(artifact: Artifact) -> dict[str, str]:
 
 def _describe_bands(calibration: Calibration | None) -> str:
     if calibration is None:
-        return "as learnt: too little was held out to calibrate them"
+        return "not calibrated: not enough held-out data"
     n_series = int(calibration.by_series.any(1).sum())
     return (
-        f"calibrated on {calibration.n_windows} windows in {calibration.n_stretches} stretches of "
-        f"time; {n_series} series with moves of their own"
+        f"calibrated on {calibration.n_windows} windows in {calibration.n_stretches} periods; "
+        f"{n_series} series individually"
     )
 
 

@@ -163,9 +163,9 @@ class MemberTraining:
         if not (np.isfinite(losses).all() and np.isfinite(norms).all()):
             diverged_loss = losses[~np.isfinite(losses + norms)][0]
             raise DivergedError(
-                f"{EXPLODING}: training diverged, the loss became {diverged_loss}",
-                hint="nothing was saved; try a lower --learning-rate or --clip, "
-                "and look for extreme readings in the data",
+                f"{EXPLODING}: training diverged (loss {diverged_loss})",
+                hint="nothing was saved; try a lower --learning-rate or --clip, and check the "
+                "data for extreme readings",
             )
 
         self._losses, self._norms = [], []
@@ -473,7 +473,7 @@ _TRAINED_SHARE = 0.7
 """Default weight of what was trained, beside the built-in member."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
-_STOPPING = Notice("stopping after this step; a second signal ends at once")
+_STOPPING = Notice("stopping after this step; press Ctrl-C again to stop immediately")
 
 
 @dataclass(frozen=True)
@@ -552,7 +552,11 @@ def train_members(
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
     selected = network.weigh_members(_weigh_members(network, held_out))
-    trained = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
+    trained = (
+        f"trained {len(logs)} member(s), {current.end} steps"
+        if logs
+        else ("no network was trained")
+    )
     listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
 
@@ -569,17 +573,14 @@ def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener
     """Raise `UsageError` where a rank would have no window of a batch; note a truncation."""
     if n_stretches(config) < n_ranks:
         raise UsageError(
-            f"--batch-size {config.batch_size} gives {n_stretches(config)} stretches of readings "
-            f"to {n_ranks} ranks",
-            hint="each rank takes a share of every batch: start fewer, or make it larger",
+            f"--batch-size {config.batch_size} gives {n_stretches(config)} blocks of windows, "
+            f"fewer than the {n_ranks} processes",
+            hint="use fewer processes or a larger --batch-size",
         )
 
     reach, lookback = config.truncate, network.spec.lookback
     if reach is not None and reach < lookback:
-        message = (
-            f"gradients come back over {reach} of {lookback} steps at most: what is further back "
-            "is remembered as it happens, and not learnt to be"
-        )
+        message = f"gradients are truncated after {reach} of {lookback} steps"
         listener(Notice(message))
 
 
@@ -592,7 +593,8 @@ def _warn_of_gradients(
         if reason is not None:
             diagnosis = diagnose_explosion(reason, config)
             message = (
-                f"{diagnosis.verdict}: member {number}: {diagnosis.reason}; try  {diagnosis.advice}"
+                f"{diagnosis.verdict}: network {number + 1}: {diagnosis.reason}; try  "
+                f"{diagnosis.advice}"
             )
             listener(WarningEvent("exploding-gradients", message))
 
@@ -673,7 +675,7 @@ class _Ensemble:
         try:
             self.checkpoints.save(state)
         except WriteError as error:
-            warning = f"the training cannot be kept: {error.message}"
+            warning = f"cannot save the checkpoint: {error.message}"
             reporter.report(WarningEvent("no-checkpoint", warning))
 
     def resume(self, listener: Listener) -> _Round:
@@ -686,18 +688,18 @@ class _Ensemble:
         assert like is not None
         state = self.checkpoints.load(like)
         if state is None:
-            listener(Notice("there is no checkpoint to go on from: training begins anew"))
+            listener(Notice("no checkpoint found; training starts from the beginning"))
             return first
 
         try:
             if state.target > self.max_steps:
-                raise ValueError(f"it is on its way to step {state.target}, after the last")
+                raise ValueError(f"its target step {state.target} is beyond the last one")
             for member, member_state in zip(self.members, state.members, strict=True):
                 member.restore(member_state)
         except (RuntimeError, ValueError) as error:  # the generator of another release of torch
             raise damaged(self.checkpoints.path, str(error)) from error
         least_steps = min(member_state.steps for member_state in state.members)
-        listener(Notice(f"training goes on after step {least_steps}"))
+        listener(Notice(f"resuming training after step {least_steps}"))
         return _Round(state.target, state.active)
 
     def _state(self, current: _Round) -> TrainingState | None:
@@ -718,7 +720,7 @@ def fine_tune_members(
     listener: Listener,
 ) -> None:
     """Train member i for `n_steps[i]` more steps over these windows, in place."""
-    reporter = ProgressReporter(listener, "learning from the held-out readings", sum(n_steps))
+    reporter = ProgressReporter(listener, "training on the held-out data", sum(n_steps))
     with defer_signals(lambda: reporter.report(_STOPPING)) as signals:
         for index, n in enumerate(n_steps):
             steps = fine_tune(network, index, windows, scales=scales, n_steps=n, config=config)

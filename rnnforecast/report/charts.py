@@ -110,14 +110,16 @@ def draw_calibration(
     """Draw the share of readings below each quantile over the share that there should be."""
     axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.8, linestyle=":", label="ideal")
     if uncalibrated is not None:
-        axes.plot(levels, uncalibrated, "o--", color=palette.other, markersize=3, label="as learnt")
+        axes.plot(
+            levels, uncalibrated, "o--", color=palette.other, markersize=3, label="not calibrated"
+        )
     axes.plot(levels, observed, "o-", color=palette.forecast, markersize=4, label="calibrated")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     _label(axes, "quantile", "share of readings below")
 
     columns = [
-        (level, f"below q{100 * level:g} lie {100 * share:.1f} % of the readings")
+        (level, f"{100 * share:.1f} % of the readings are below q{100 * level:g}")
         for level, share in zip(levels, observed, strict=True)
     ]
     return _add_tips(axes, columns)
@@ -130,7 +132,12 @@ def draw_history_lengths(
     axes.plot(lengths, losses, ".-", color=palette.forecast, markersize=4)
     axes.axvline(effective, color=palette.muted, linewidth=1.0, linestyle=":")
     axes.margins(x=0.01)
-    _label(axes, "readings that are seen, the newest", "quantile loss", has_legend=False)
+    _label(
+        axes,
+        "number of most recent readings shown to the network",
+        "quantile loss",
+        has_legend=False,
+    )
     columns = [
         (float(length), f"with the last {length} readings: loss {format_number(loss)}")
         for length, loss in zip(lengths, losses, strict=True)
@@ -164,7 +171,7 @@ def draw_gradients(
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda size, _: f"{size:g}")
     axes.margins(x=0.01)
-    _label(axes, "lag, in steps back from the forecast", "gradient")
+    _label(axes, "lag, in steps before the forecast", "gradient")
     return {}
 
 
@@ -223,7 +230,7 @@ def _draw_members(
             color=colours[member % 4],
             linewidth=width,
             marker="." if len(of_member) == 1 else None,
-            label=None if field == "train_loss" else f"member {member}",
+            label=None if field == "train_loss" else f"network {member}",
         )
 
 

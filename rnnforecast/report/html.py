@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEGEND = (
-    "The dark line are the readings, before and after the dotted line, where the forecast begins. "
-    "The coloured line is the forecast."
+    "Readings are drawn in black (white in dark mode), the forecast in blue; the dotted line "
+    "marks where it starts."
 )
 _BAND_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 """Quantiles of the bands in the report."""
@@ -143,13 +143,13 @@ def forecast_html(fans: Sequence[Fan]) -> str:
             for number, fan in enumerate(fans)
         ]
     bands = ", ".join(f"{100 * share:g} %" for share, _, _ in fans[0].bands)
-    legend = f"{_LEGEND} Its bands should hold {bands} of the readings." if bands else _LEGEND
+    legend = f"{_LEGEND} Its bands should contain {bands} of the readings." if bands else _LEGEND
     return page(title, [heading(title, 1), paragraph(legend), figures(pictures)])
 
 
 def _metrics_section(report: Report) -> list[str]:
     if not report.metrics:
-        return [paragraph("No readings were held out, so nothing says how good the network is.")]
+        return [paragraph("No data was held out, so the accuracy is unknown.")]
 
     header = ["method", *report.headings.values()]
     rows = [
@@ -164,7 +164,7 @@ def _metrics_section(report: Report) -> list[str]:
             for item in report.worst[:5]
         ]
         section += [
-            paragraph("The series that are hardest beside the better naive method:"),
+            paragraph("The series with the largest error relative to the better naive method:"),
             table("MASE of the worst series", header, rows),
         ]
     return section
@@ -180,8 +180,8 @@ def _examples_section(examples: Sequence[ExampleWindow]) -> list[str]:
         svg = _draw_fan(fan, f"fan{number}", example.title, example.sentence)
         pictures.append((svg, f"{example.title}. {example.sentence}"))
     return [
-        heading("Forecasts of readings that the network had not seen"),
-        paragraph(f"{_LEGEND} Its bands should hold 80 % and 95 % of the readings."),
+        heading("Forecasts of held-out data"),
+        paragraph(f"{_LEGEND} Its bands should contain 80 % and 95 % of the readings."),
         figures(pictures),
     ]
 
@@ -213,19 +213,19 @@ def _calibration_section(report: Report) -> list[str]:
     coverage = report.metrics["network"]["coverage_80"]
     levels, observed, uncalibrated = bands["levels"], bands["observed"], bands["uncalibrated"]
     (low, least), (high, most) = bands["narrowest"], bands["widest"]
-    sentence = f"Between q10 and q90 lie {100 * coverage:.1f} % of the readings; 80 % should."
+    sentence = f"The 80 % band contained {100 * coverage:.1f} % of the readings."
     if bands["uncalibrated_coverage_80"] is not None:
-        sentence += f" Before calibration it was {100 * bands['uncalibrated_coverage_80']:.1f} %."
+        sentence += f" Before calibration: {100 * bands['uncalibrated_coverage_80']:.1f} %."
     if low != high:
         sentence += f" By series from {100 * least:.0f} % ({low}) to {100 * most:.0f} % ({high})."
 
     svg = draw_inline(
         "calibration",
         "Calibration",
-        f"Share of readings below each quantile over the share that there should be. {sentence}",
+        f"Observed share of readings below each quantile against the expected share. {sentence}",
         lambda axes: charts.draw_calibration(axes, levels, observed, uncalibrated, PAGE),
     )
-    return [heading("Are the bands as wide as they say?"), figures([(svg, sentence)])]
+    return [heading("Calibration of the prediction bands"), figures([(svg, sentence)])]
 
 
 def _memory_section(memory: MemoryFigures | None) -> list[str]:
@@ -235,9 +235,9 @@ def _memory_section(memory: MemoryFigures | None) -> list[str]:
     longest = memory.lengths[-1]
     by_length = draw_inline(
         "kept",
-        "Loss by the history that is seen",
-        "Quantile loss of forecasts from the last readings only, over how many they are. "
-        f"From {memory.effective} on it is that of all {longest}.",
+        "Loss by length of history",
+        "Quantile loss of forecasts from only the most recent readings. From "
+        f"{memory.effective} readings on it equals that of all {longest}.",
         lambda axes: charts.draw_history_lengths(
             axes, memory.lengths, memory.losses, memory.effective, PAGE
         ),
@@ -249,20 +249,20 @@ def _memory_section(memory: MemoryFigures | None) -> list[str]:
     by_lag = draw_inline(
         "lags",
         "Gradient by lag",
-        "How much the median forecast moves with the reading at each lag, for an early, a "
-        f"middle and a late lead, on a scale of powers of ten. {ranges}",
+        "Gradient of the median forecast with respect to the reading at each lag, for an "
+        f"early, a middle and a late lead, on a logarithmic scale. {ranges}",
         lambda axes: charts.draw_gradients(
             axes, memory.gradients, memory.leads, memory.peaks, PAGE
         ),
     )
     captions = (
-        f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
-        f"within one percent of that with all {longest}.",
-        "How much a forecast moves with a reading some steps back. Dotted lines are lags "
-        "at which the readings come again.",
+        f"Loss of forecasts from only the most recent readings. With {memory.effective} of "
+        f"them it is within one percent of the loss with all {longest}.",
+        "Gradient of a forecast with respect to earlier readings. Dotted lines: lags at which "
+        "the data repeats (autocorrelation peaks).",
     )
     return [
-        heading("How far back the network remembers"),
+        heading("How much history the network uses"),
         paragraph(memory.sentence),
         figures([(by_length, captions[0]), (by_lag, captions[1])]),
     ]
@@ -275,21 +275,21 @@ def _training_section(epochs: Sequence[EpochEnded]) -> list[str]:
     losses = draw_inline(
         "loss",
         "Loss by step",
-        "Quantile loss of each member after each epoch, on the windows that it learns from "
-        "(dashed) and on held-out ones; a dot marks the weights that were kept.",
+        "Quantile loss of each network after each epoch, on training windows (dashed) and "
+        "validation windows; a dot marks the weights that were kept.",
         lambda axes: charts.draw_losses(axes, epochs, PAGE),
     )
     at_most = f"at most {100 * max(e.clipped for e in epochs):.0f} % in an epoch."
     clipping = draw_inline(
         "clipping",
         "Clipped steps",
-        f"Share of steps whose gradient was clipped, by member: {at_most}",
+        f"Share of steps with a clipped gradient, by network: {at_most}",
         lambda axes: charts.draw_clipping(axes, epochs, PAGE),
     )
     captions = (
-        "Loss on held-out windows, and, dashed, on those that are learnt from. A dot marks the "
-        "weights that were kept.",
-        f"Share of steps whose gradient was clipped: {at_most}",
+        "Loss on validation windows and, dashed, on training windows. A dot marks the weights "
+        "that were kept.",
+        f"Share of steps with a clipped gradient: {at_most}",
     )
     return [heading("Training"), figures([(losses, captions[0]), (clipping, captions[1])])]
 
@@ -297,7 +297,7 @@ def _training_section(epochs: Sequence[EpochEnded]) -> list[str]:
 def _findings_section(findings: Sequence[tuple[str, str]]) -> list[str]:
     title = heading("Findings about the data")
     if not findings:
-        return [title, paragraph("Nothing was strange about the readings.")]
+        return [title, paragraph("No data problems found.")]
     messages: dict[str, list[str]] = {}
     for code, message in findings:
         messages.setdefault(code.replace("-", " "), []).append(message)
@@ -311,7 +311,7 @@ def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:
 
     # the description is for readers who do not see the picture
     low, high = format_number(float(fan.point.min())), format_number(float(fan.point.max()))
-    summary = f"{len(fan.point)} steps are forecast, between {low} and {high}."
+    summary = f"{len(fan.point)} steps are forecast, with values between {low} and {high}."
     return draw_inline(name, title, f"{sentence} {summary}".strip(), draw)
 
 

@@ -288,7 +288,7 @@ def terminal_plot(
     times = np.concatenate([fan.times_us, fan.ahead_us])
     known = [v for _, values, _ in _curves(fan) for v in values[np.isfinite(values)]]
     if not known:
-        return [f"{fan.name}: there is nothing to show"]
+        return [f"{fan.name}: nothing to show"]
 
     low, high = _padded(min(known), max(known))
     begin, end = int(times.min()), max(int(times.max()), int(times.min()) + 1)

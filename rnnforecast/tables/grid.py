@@ -58,7 +58,7 @@ from rnnforecast.tables.steps import (
     merge_step_counts,
     step_statistics,
 )
-from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
+from rnnforecast.units import MONTH_US, describe_duration, format_duration, parse_duration_us
 
 _MIN_READING, _MAX_READING = 1e-20, 1e17
 """Sums of squares of smaller and of larger readings, less their offset, do not fit into float32."""
@@ -387,7 +387,7 @@ def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: 
     # A table of future covariates begins before the readings end: one jump back in each series.
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
-        longest = format_duration(int(long_jumps.max()))
+        longest = describe_duration(int(long_jumps.max()))
         message = (
             f"the time goes back {len(long_jumps)} times, by {longest} at most: the rows are sorted"
         )
@@ -549,7 +549,7 @@ def _irregular(
         proposals.insert(0, on_change)
     reason = "" if on_change is None else ", as if sensors report only when they have changed"
     return DataError(
-        f"the time stamps are not regular: about {format_duration(round(median))} lie "
+        f"the time stamps are not regular: about {describe_duration(round(median))} lie "
         f"between them, and this one does not fit{reason}",
         code="irregular",
         location=context.source.location(row, context.schema.time),
@@ -632,7 +632,7 @@ def report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ran
     if not n_missing:
         return
 
-    gap = format_duration(longest_of_all * panel.step_us)
+    gap = describe_duration(longest_of_all * panel.step_us)
     listener(Notice(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
 
     limit = config.max_gap_steps(panel.step_us)

@@ -38,7 +38,7 @@ from rnnforecast.tables.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.tables.resample import drop_other_steps
 from rnnforecast.tables.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
 from rnnforecast.tables.steps import MAX_UTC_OFFSET_US
-from rnnforecast.units import abbreviate_duration, parse_duration_us
+from rnnforecast.units import describe_duration, parse_duration_us
 
 _MIN_SHIFT = 3.0
 """A recent median is never reported as another scale below this distance from the training level,
@@ -411,7 +411,7 @@ def check_age(newest: int, axis: TimeAxis, config: PredictConfig, listener: List
         if axis.tz is None:  # `datetime` has no zone as far from UTC as a machine's may be
             now_us += time.localtime(now_us / 1e6).tm_gmtoff * 1_000_000
     age = max(0, now_us - int(axis.to_utc(np.array([newest]))[0]))
-    message = f"the newest reading, {axis.format(newest)}, is {abbreviate_duration(age)} old"
+    message = f"the newest reading, {axis.format(newest)}, is {describe_duration(age)} old"
 
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(

@@ -173,7 +173,7 @@ class Loss:
             return f"skips {self.n_skipped:,} of {first}{self.n_rows:,} rows"
         if not lost:
             n_cells = total + self.n_texts
-            missing = f"takes {self.n_texts:,} of {first}{n_cells:,} cells for missing"
+            missing = f"treats {self.n_texts:,} of {first}{n_cells:,} cells as missing"
             return missing if self.n_texts else ""
         verb = "drops" if self.n_dropped >= lost else "changes"
         text = f"{verb} {lost:,} of {first}{total:,} readings"
@@ -349,7 +349,7 @@ class _Trials:
         if trial.error is None:
             return _End(0, share, trial.effect)
         if trial.is_short:
-            effect = "the rows are too few to train on then"
+            effect = "too few rows are then left for training"
             effect = f"{trial.effect}; {effect}" if trial.effect else effect
             return _End(0, share, effect, is_short=True)
 
@@ -610,4 +610,4 @@ def _describe_bins(rows: Rows, panel: Panel) -> str:
     )
     n_empty = panel.n_rows - panel.n_readings
     text = f"{n_readings:,} readings become {panel.n_readings:,}"
-    return f"{text}, and {n_empty:,} steps are empty" if n_empty else text
+    return f"{text}; {n_empty:,} steps are empty" if n_empty else text

@@ -257,10 +257,10 @@ def fitted_trial(
 
     if not rounds:
         raise NotEnoughDataError(
-            f"no window of history and horizon, {spec.least_history} + {spec.horizon}, fits into "
-            "the test part",
+            f"no window of {spec.least_history} + {spec.horizon} steps (history + horizon) "
+            "fits into the test part",
             code="too-short",
-            hint="pass a later --test-end, or a shorter --horizon",
+            hint="use a later --test-end or a shorter --horizon",
         )
     return Trial(rounds, spec, split, stride)
 
@@ -278,8 +278,8 @@ def saved_trial(
     fixed = (config.window, config.network, config.training)
     if fixed != (WindowConfig(), NetworkConfig(), TrainConfig()) or ends.refit is not None:
         raise UsageError(
-            "a saved version has its own windows and network, and is not fitted again",
-            hint="leave out --model, or the options of the windows, the network and the training",
+            "a saved version keeps its own windows and network and is not refitted",
+            hint="omit --model, or omit the options of windows, network and training",
         )
 
     panel, _ = saved.read(data, config.data, listener)
@@ -304,10 +304,10 @@ def saved_trial(
         )
     if not origins:
         raise NotEnoughDataError(
-            f"version {saved.version} has learnt from the readings until {artifact.trained_until}, "
-            f"and after them no window of {spec.horizon} steps fits into these readings",
+            f"version {saved.version} was trained on data until {artifact.trained_until}, and "
+            f"no window of {spec.horizon} steps fits after that",
             code="too-short",
-            hint="pass newer readings, together with a look-back of older ones",
+            hint="pass newer data that starts at least one look-back earlier",
         )
 
     seasons = seasons_by_name(artifact, panel.names)
@@ -329,17 +329,17 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
         test_from = untrained_from
     if test_from <= untrained_from - panel.step_us:
         raise DataError(
-            f"version {saved.version} has learnt from the readings until "
-            f"{saved.artifact.trained_until}, but the test part begins at "
+            f"version {saved.version} was trained on data until "
+            f"{saved.artifact.trained_until}, but the test part starts at "
             f"{panel.axis.format(test_from)}",
             code="already-learnt",
-            hint="begin later, with  --validation-end "
-            f"'{panel.axis.format(untrained_from)}'  or fewer --windows",
+            hint=f"start later with  --validation-end '{panel.axis.format(untrained_from)}'  "
+            "or use fewer --windows",
         )
 
     train_end = test_from if ends.train_end is None else parse_moment(ends.train_end, panel)
     if train_end > test_from:
-        raise UsageError("--train-end lies in the test part", hint="pass an earlier one")
+        raise UsageError("--train-end is inside the test part", hint="use an earlier time")
     return split_at(panel, SplitTimes(train_end, test_from, panel.end_us))
 
 
@@ -363,7 +363,7 @@ def _add_baselines(
         horizon=spec.horizon,
     )
     if ridge is None:
-        listener(WarningEvent("no-ridge", "too few whole windows for ridge regression: left out"))
+        listener(WarningEvent("no-ridge", "too few complete windows for ridge regression, skipped"))
     else:
         baselines[RIDGE] = ridge
     return baselines
@@ -377,9 +377,9 @@ def _until(panel: Panel, test_end: str | None) -> Panel:
     series = np.flatnonzero(panel.lengths > 0)
     if not len(series):
         raise NotEnoughDataError(
-            f"no reading lies before the end of the test part, {test_end}",
+            f"there is no data before the end of the test part, {test_end}",
             code="too-short",
-            hint="pass a later --test-end",
+            hint="use a later --test-end",
         )
     return panel.select(series)
 
@@ -391,7 +391,7 @@ def backtest_report(
     spec, split = result.spec, result.split
     series = join_names(names, NAMES_SHOWN)
     card = {
-        "version": result.version or "fitted for this backtest",
+        "version": result.version or "trained for this backtest",
         "series": series,
         "horizon": f"{spec.horizon} steps",
         "look-back": f"{spec.lookback} steps",
@@ -400,15 +400,16 @@ def backtest_report(
         "train part": f"before {split['train_end']}",
         "validation part": f"before {split['validation_end']}",
         "test part": f"before {split['test_end']}",
-        "origins": f"{result.stride} steps apart",
+        "origins": f"every {result.stride} steps",
     }
 
     return make_report(
         f"Backtest of {series}",
         result.comparison,
         examples,
-        held_out=f"Measured on {result.comparison.n_windows} forecasts of {spec.horizon} steps "
-        f"from {split['validation_end']} on, before {split['test_end']}.",
+        held_out=f"Measured on {result.comparison.n_windows} forecasts of "
+        f"{spec.horizon} steps, from {split['validation_end']} to before "
+        f"{split['test_end']}.",
         epochs=(),
         warnings=result.warnings,
         card=card,

@@ -153,7 +153,7 @@ def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> 
     try:
         set_up_training(panel, config, ignore)
     except NotEnoughDataError as error:
-        message = f"too little to train on: {error.message}"
+        message = f"not enough data for training: {error.message}"
         listener(WarningEvent(error.code, message, proposals=error.proposals, hint=error.hint))
 
 
@@ -166,7 +166,7 @@ def _without_windows(warning: WarningEvent) -> WarningEvent:
     proposals = tuple(p for p in warning.proposals if not _names_windows(p))
     if len(proposals) == len(warning.proposals):
         return warning
-    hint = "the proposed command trains on windows that fit"
+    hint = "the suggested command uses windows that fit"
     hint = f"{hint}; or {warning.hint}" if warning.hint else hint
     return replace(warning, proposals=proposals, hint=hint)
 

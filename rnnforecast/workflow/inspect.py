@@ -94,17 +94,17 @@ def _select_series(
         if name not in by_name:
             nearest = get_close_matches(name, by_name, n=1)
             raise UsageError(
-                f"the forecast has no series {name!r}",
-                hint=f"the nearest is {nearest[0]!r}"
+                f"series {name!r} is not in the forecast",
+                hint=f"did you mean {nearest[0]!r}?"
                 if nearest
-                else f"it begins with {forecasts[0].series!r}",
+                else f"the first series is {forecasts[0].series!r}",
             )
     if names:
         return [by_name[name] for name in dict.fromkeys(names)]
 
     n_hidden = len(forecasts) - most
     if n_hidden > 0:
-        message = f"{n_hidden} more series are not shown; name those to see with  --series NAME"
+        message = f"{n_hidden} more series not shown; choose some with  --series NAME"
         listener(Notice(message))
     return forecasts[:most]
 
@@ -142,23 +142,21 @@ def _fans_with_readings(
     past = make_past(panel)
     if (schema.tz is None) != (forecasts[0].tz is None):
         raise DataError(
-            "the times of the forecast and of the readings do not compare: only one has a zone",
+            "cannot compare the times of the forecast and the data: only one has a time zone",
             code="zone",
-            hint="pass the readings that the forecast was made from, or leave out --data",
+            hint="pass the data the forecast was made from, or omit --data",
         )
 
     positions = {name: position for position, name in enumerate(past.names)}
     missing = [forecast.series for forecast in forecasts if forecast.series not in positions]
     if len(missing) == len(forecasts):
         raise DataError(
-            f"the readings have no series {missing[0]!r}: they are of others than the forecast",
+            f"series {missing[0]!r} of the forecast is not in the data",
             code="other-series",
-            hint="pass the readings that the forecast was made from, and their model with  --model",
+            hint="pass the data the forecast was made from, and its model with  --model",
         )
     if missing:
-        listener(
-            WarningEvent.for_names("no-readings", "forecast, but not in the readings", missing)
-        )
+        listener(WarningEvent.for_names("no-readings", "forecast, but not in the data", missing))
     return [
         _fan_without_readings(forecast)
         if forecast.series not in positions
@@ -242,17 +240,17 @@ def anomalies(
     stride = config.stride or spec.horizon
     if stride > spec.horizon:
         raise UsageError(
-            f"--stride is {stride}, but the model forecasts {spec.horizon} steps",
-            hint=f"pass at most  --stride {spec.horizon}",
+            f"--stride is {stride}, but the horizon of the model is {spec.horizon} steps",
+            hint=f"use at most  --stride {spec.horizon}",
         )
 
     if artifact.trained_until is None:
-        events(Notice("judged by the built-in network, which has not learnt from these readings"))
+        events(Notice("scored by the built-in network, which was not trained on this data"))
     since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
     if artifact.untrained_from_us - panel.step_us >= first_us:
-        message = f"the model has learnt from the readings until {artifact.trained_until}"
-        message += ", and is less surprised by them than by new ones"
+        message = f"the model was trained on data until {artifact.trained_until}"
+        message += ", so anomalies before that are underestimated"
         events(WarningEvent("already-learnt", message))
 
     result = find_anomalies(
@@ -266,9 +264,9 @@ def anomalies(
     )
     if not result.n_judged:
         raise NotEnoughDataError(
-            f"no reading follows {spec.least_history} steps of history, so none can be judged",
+            f"no reading has {spec.least_history} steps of history before it",
             code="too-short",
-            hint="pass more readings, or an earlier --since",
+            hint="use more data or an earlier --since",
         )
 
     written = result
@@ -341,14 +339,13 @@ def _memory_windows(artifact: Artifact, panel: Panel, listener: Listener) -> Tra
     windows = windows_of(past, spec, targets_after=before)
     if not len(windows):
         raise NotEnoughDataError(
-            f"no series has the {spec.least_history} + {spec.horizon} readings of a history "
-            "and a horizon",
+            f"no series has {spec.least_history} + {spec.horizon} readings (history + horizon)",
             code="too-short",
-            hint="pass more readings",
+            hint="use more data",
         )
     message = (
-        f"measured on readings that the model has learnt from, until {artifact.trained_until}: "
-        "pass newer ones to see what it makes of them"
+        f"measured on training data (until {artifact.trained_until}); pass newer data for an "
+        "independent measurement"
     )
     listener(WarningEvent("already-learnt", message))
     return windows

@@ -134,18 +134,18 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     source = model.artifact.provenance.get("source")
     if not isinstance(source, str):
         raise UsageError(
-            "the model was not trained on a file, so there is nothing to read again",
-            hint="pass the readings:  rnnforecast predict DATA",
+            "the model was trained on a DataFrame, so there is no file to re-read",
+            hint="pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
         )
     if is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance):
         return source
     if model.path is None or not lies_beside(source, model.path):
         raise UsageError(
-            f"the model was trained on {source}, which lies elsewhere than the model: who made the "
-            "model may have named any file or host",
+            f"the model was trained on {source}, which is outside the folder of the model; "
+            "only read it again if you trust the model",
             code="untrusted-source",
-            proposals=[Proposal(("--trust-source",), "if that is to be read again")],
-            hint="or pass the readings:  rnnforecast predict DATA",
+            proposals=[Proposal(("--trust-source",), "to read it again")],
+            hint="or pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
         )
     return source
 
@@ -174,7 +174,7 @@ def predict(
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
-    events, inputs = Recorder(listener), {"what is known ahead": config.future}
+    events, inputs = Recorder(listener), {"the future values": config.future}
     if model is None:
         has_default = version is not None or data is None or as_path(DEFAULT_MODEL).is_dir()
         model = DEFAULT_MODEL if has_default else BUILTIN_MODEL
@@ -240,7 +240,7 @@ def forecast(
     needed = ~rule.lacks_history(past)
     unknown = check_known_ahead(past, ready.horizon, needed=needed)
     if unknown.any():
-        message = "ended before the others, and what is known ahead does not begin there"
+        message = "ended before the others, and the future values does not begin there"
         events(WarningEvent.for_names("missing-future", message, take_names(past.names, unknown)))
 
     forecaster = forecaster or restore(ready.artifact)
@@ -260,10 +260,10 @@ def forecast(
         events(warning)
     if not prediction.forecast.names:
         raise NotEnoughDataError(
-            "no series has three readings in its look-back, so nothing can be forecast",
+            "no series has at least three readings in its look-back window",
             code="too-short",
             proposals=[Proposal(("--fallback", "seasonal-naive,naive"))],
-            hint="pass newer readings",
+            hint="use newer data",
         )
 
     angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
@@ -289,7 +289,7 @@ def _apply_limits(
     ranges = config.ranges
     is_outside = is_outside_bounds(prediction.forecast, prediction.past, ranges, targets)
     if is_outside.any():
-        message = "the newest readings lie outside of their --bounds, the forecast does not"
+        message = "the newest readings are outside --bounds; the forecast is clipped to them"
         names = take_names(prediction.forecast.names, is_outside)
         listener(WarningEvent.for_names("bounds", message, names))
 

@@ -41,7 +41,7 @@ def train_on_ray(
     `WorkerError` where workers keep dying.
     """
     if model is None or not isinstance(data, str | Path):
-        raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
+        raise UsageError("--engine ray needs the paths of a bucket folder and a model")
     workers = ranks.workers or 1
     open_rank_slice(data, 0, workers)  # raises for a folder that cannot be shared before Ray starts
     if not resume:
@@ -93,7 +93,7 @@ def _fit(
         if errors:
             raise errors[0] from error
         reason = str(error).splitlines()[0]
-        raise WorkerError(f"a worker of Ray died {MAX_ATTEMPTS} times: {reason}") from error
+        raise WorkerError(f"a Ray worker died {MAX_ATTEMPTS} times: {reason}") from error
 
 
 def _run_rank(config: dict[str, Any]) -> None:

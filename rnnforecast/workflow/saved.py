@@ -68,8 +68,8 @@ def model_directory(model: str | AnyPath) -> AnyPath:
     if model == BUILTIN_MODEL:
         raise UsageError(
             f"{BUILTIN_MODEL} is the built-in network, which has no versions",
-            hint=f"name a model directory; one that is called so is  ./{BUILTIN_MODEL} ; `train` "
-            f"and `backtest` have  --network {BUILTIN_MODEL}",
+            hint=f"name a model directory (a folder of that name is  ./{BUILTIN_MODEL} ); "
+            f"train and backtest have  --network {BUILTIN_MODEL}",
         )
     return as_path(model)
 
@@ -179,10 +179,10 @@ def resolve_options(
     lost = artifact.config.data.exclude if stored.excluded_times is None else None
     if lost is not None and "exclude" not in changes:
         raise UsageError(
-            f"the model was trained with --exclude {lost}, and holds only the name of that file",
+            f"the model was trained with --exclude {lost}, but stores only the name of that file",
             code="exclude-not-stored",
-            proposals=[Proposal(("--exclude", lost), "if it is there")],
-            hint="or train again: new versions hold its content",
+            proposals=[Proposal(("--exclude", lost), "if the file exists")],
+            hint="or retrain: new versions store its content",
         )
     trained = {name: getattr(stored, name) for name in _SETTLED}
     for name, value in trained.items():
@@ -193,7 +193,7 @@ def resolve_options(
             state = f"with {_option_text(name, value)}" if value else f"without --{name}"
             raise UsageError(
                 f"the model was trained {state}, and cannot take {_option_text(name, change)}",
-                hint=f"leave out --{name}, or train again with what you want",
+                hint=f"omit --{name}, or retrain with it",
             )
     if "counter" in changes:
         check_counters(config.target or artifact.schema.targets, config)
@@ -242,7 +242,7 @@ def prepare(
     known = replace(training_stats_of(artifact), is_expected=is_expected)
     future = config.future
     if future is not None and not artifact.spec.n_known:
-        message = "the model uses no covariate that is known ahead: --future is not read"
+        message = "the model uses no known covariates, so --future is ignored"
         events(WarningEvent("unused-future", message))
         future = None
     with trying_proposals(task_of(artifact, data, options), events) as listener:
@@ -268,13 +268,13 @@ def check_builtin(data: object, version: str | None = None) -> None:
     """Raise `UsageError` where the built-in network is asked for what it has not."""
     if version is not None:
         raise UsageError(
-            f"--version {version} is one of a model, and {BUILTIN_MODEL} is the built-in network",
-            hint="leave out one of them",
+            f"--version {version} cannot be used with the built-in network ({BUILTIN_MODEL})",
+            hint="omit one of them",
         )
     if data is None:
         raise UsageError(
-            "the built-in network was trained on no readings that could be read again",
-            hint="name the readings",
+            "the built-in network has no training file to re-read",
+            hint="pass the data",
         )
 
 
@@ -288,11 +288,11 @@ def prepare_builtin(
     if config.max_drift is not None or config.require_series:
         name = "require-series" if config.require_series else "max-drift"
         raise UsageError(
-            f"--{name} compares with what a network was trained on, and the built-in one was not",
-            hint="leave it out, or train a network on these readings",
+            f"--{name} compares with the training data, which the built-in network does not have",
+            hint="omit it, or train a model on this data",
         )
     if config.future is not None:
-        message = "the built-in network knows no covariates: --future is not read"
+        message = "the built-in network uses no covariates, so --future is ignored"
         events(WarningEvent("unused-future", message))
     options = load_excluded_times(options)
     panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
@@ -328,7 +328,7 @@ def _check(
     last_us = int(past.cutoff_time.max(initial=-1))
     is_in_sample = is_whole and last_us + past.step_us < artifact.untrained_from_us
     if is_in_sample:
-        message = "the forecast is in-sample: the version has learnt from readings after "
+        message = "the forecast is in-sample: the version was trained on data after "
         message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
         events(WarningEvent("in-sample", message))
     spec = artifact.spec
@@ -359,8 +359,8 @@ def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
         raise UsageError(
             f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
             f"{spec.horizon}",
-            hint=f"train again with  --horizon {config.horizon} , or let the built-in network "
-            f"forecast so far, with  --model {BUILTIN_MODEL}",
+            hint=f"retrain with  --horizon {config.horizon} , or use the built-in network "
+            f"with  --model {BUILTIN_MODEL}",
         )
     return horizon
 
@@ -377,7 +377,7 @@ def read_for_builtin(
         panel, schema = read_inferred(source, options, tried, as_of=as_of)
         check_as_of(as_of, schema.axis, options)
     if panel.covariates is not None:
-        message = "the built-in network knows no covariates: train one that learns what they do"
+        message = "the built-in network uses no covariates; train a model that does"
         listener(WarningEvent("unused-covariates", message))
     return replace(panel, covariates=None), replace(schema, covariates=())
 

@@ -143,9 +143,11 @@ def check_batch_memory(setup: TrainingSetup) -> None:
         n_values = n_inputs(member.segment) + 4 * N_EXPERTS * member.segment
         per_state = _NUMBERS_PER_STATE * member.hidden * member.layers + n_values
         n_numbers = max(n_numbers, n_states * per_state + n_history * n_values)
-    purpose = f"for {training.batch_size} windows at once"
+    purpose = f"for a batch of {training.batch_size} windows"
     needed = int(4 * n_numbers * training.batch_size)
-    check_fits(needed, "--batch-size", purpose, setup.config.data, hint="else make it smaller")
+    check_fits(
+        needed, "--batch-size", purpose, setup.config.data, hint="or use a smaller --batch-size"
+    )
 
 
 def fine_tune(
@@ -172,7 +174,12 @@ def calibrate(
         truth = Truth(split.panel, spec.horizon)
         calibration = fit_calibration(fitted, origins, truth, lookback=spec.lookback)
     if calibration is None:
-        listener(Notice("too little is held out to calibrate the quantiles: they stay as learnt"))
+        listener(
+            Notice(
+                "not enough held-out data to calibrate the prediction bands; they may "
+                "be too narrow or too wide"
+            )
+        )
     return calibration
 
 
@@ -255,13 +262,10 @@ def _describe_example(example: Example) -> ExampleWindow:
     begin = forecast.axis.format(int(forecast.times_us[0, 0]))
 
     if example.of == "series":
-        sentence = f"The window with its median error, from {begin} on: MAE {format_number(error)}."
+        sentence = f"Window with median error, starting {begin}: MAE {format_number(error)}."
     else:
-        rank = "a typical one" if example.kind == "typical" else f"the {example.kind}"
-        sentence = (
-            f"From {begin} on, {rank} of its windows by error; "
-            f"mean absolute error {format_number(error)}."
-        )
+        rank = "typical window" if example.kind == "typical" else f"{example.kind} window"
+        sentence = f"{rank}, starting {begin}; mean absolute error {format_number(error)}."
     return ExampleWindow(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
 
 
@@ -280,8 +284,8 @@ def render_report(
         f"Forecasts of {join_names(artifact.schema.targets, NAMES_SHOWN)}",
         comparison,
         examples,
-        held_out=f"Measured on {comparison.n_windows} forecasts from {ranges['test_from']} to "
-        f"{ranges['last_reading']}, which the network had not seen then.",
+        held_out=f"Measured on {comparison.n_windows} held-out forecasts from "
+        f"{ranges['test_from']} to {ranges['last_reading']}.",
         epochs=fitted.log.epochs,
         warnings=warnings,
         card=model_card(artifact),

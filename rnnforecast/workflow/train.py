@@ -81,7 +81,7 @@ def train(
     """
     path = None if model is None else model_directory(model)
     if resume and path is None:
-        raise UsageError("resume goes on from a checkpoint, and without a model there is none")
+        raise UsageError("--resume needs a model directory with a checkpoint")
     if require_skill is not None and not math.isfinite(require_skill):
         raise UsageError(f"--require-skill {require_skill} is not a number")
     if path is not None:
@@ -136,7 +136,8 @@ def _train(
         fitted = fit_network(setup, setup.split, events, checkpoints=checkpoints)
         if setup.spec.n_features and not fitted.network.spec.n_features:
             message = (
-                "the covariates do not help on held-out readings: the network does without them"
+                "the covariates do not improve the validation error, so the network does not "
+                "use them"
             )
             events(WarningEvent("unused-covariates", message))
             schema = replace(schema, covariates=())
@@ -166,7 +167,11 @@ def _train(
         artifact = replace(artifact, calibration=calibration)
         if artifact.limits is not None:
             limits = artifact.limits.describe()
-            events(Notice(f"forecasts stay inside of limits that the readings rest on: {limits}"))
+            events(
+                Notice(
+                    f"forecasts are limited to the range that the readings never leave: {limits}"
+                )
+            )
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps, True)
 
@@ -213,7 +218,9 @@ def _noting_checkpoint(checkpoints: Checkpoints | None) -> Iterator[None]:
     except BaseException as stopped:  # raised by a signal
         after = checkpoints and checkpoints.stamp()
         if checkpoints and after and (checkpoints.is_resuming or after != before):
-            stopped.add_note("the training is kept: the same command with  --resume  goes on")
+            stopped.add_note(
+                "the checkpoint is saved; continue with the same command and  --resume"
+            )
         raise
 
 
@@ -240,9 +247,9 @@ def _save(
         if require_skill is not None and (skill is None or skill < require_skill):
             reached = "unknown" if skill is None else f"{skill:.1f} %"
             raise QualityGateError(
-                f"the skill is {reached}, but --require-skill asks for {require_skill:g} %",
+                f"the skill is {reached}, but --require-skill is {require_skill:g} %",
                 code="require-skill",
-                hint=f"version {version} was saved, but not activated",
+                hint=f"version {version} was saved but not activated",
             )
         versions.activate_version(path, version)
         listener(PublishedEvent(version))
@@ -280,5 +287,5 @@ def merging_warnings(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
     yield hear
     gathered = all_gather_object(ranks, [warning.to_json() for warning in warnings])
     all_warnings = [WarningEvent(**payload) for payloads in gathered for payload in payloads]
-    for warning in merged_warnings(all_warnings, "of other ranks"):
+    for warning in merged_warnings(all_warnings, "of other processes"):
         listener(warning)
