@@ -242,7 +242,7 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
     if foreign or len(names) != manifest["series"] or table.num_rows != manifest["rows"]:
         content = f"{foreign[0]!r} of another bucket" if foreign else "the wrong series"
         raise DataError(
-            f"{path} holds {content}", code="wrong-part", hint="delete it and try again"
+            f"{path} contains {content}", code="wrong-part", hint="delete it and try again"
         )
 
 

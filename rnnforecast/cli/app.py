@@ -203,7 +203,7 @@ def _check_in_folder(name: str, path: str | Path) -> None:
     is_inside = not is_url(str(path)) and Path(path).resolve().is_relative_to(folder.resolve())
     if is_inside and owner in (*_TRUSTED_OWNERS, os.getuid()):
         return
-    reason = "is outside this folder" if not is_inside else ("is set by another user's file")
+    reason = "is outside this folder" if not is_inside else "is set by another user's file"
     raise UsageError(
         f"{CONFIG_FILE} in {folder} names {name} = {str(path)!r}, which {reason}; nothing was "
         "written",
@@ -334,7 +334,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
     command, name = context.command, context.info_name
     commands = getattr(context.find_root().command, "commands", {})
-    check_keys(tables, commands, f"{file} has a table")
+    check_keys(tables, commands, f"{file} has an unknown table")
     table = tables.get(str(name), {})
     if not isinstance(table, dict):
         raise UsageError(
@@ -344,7 +344,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
     known = {p.name.rstrip("_"): (p.name, p.multiple) for p in command.params if p.name}
     values = {str(key).replace("-", "_"): value for key, value in table.items()}
-    check_keys(values, known.keys() - {*_CALLBACKS}, f"{file}: [{name}] has a key")
+    check_keys(values, known.keys() - {*_CALLBACKS}, f"{file}: [{name}] has an unknown key")
 
     defaults: dict[str, Any] = {}
     for key, value in values.items():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.season import Seasons
     from rnnforecast.workflow.check import Check
 
-_ROLES = ("time", "series", "target", "known ahead", "known so far", "static", "not used")
+_ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
 _MAX_ROWS = 20
 """Series in the table, those with findings first; JSON has all of them."""
 _MAX_COLUMNS = 8

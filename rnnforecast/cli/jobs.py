@@ -160,10 +160,15 @@ def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
     """Print a line for each run, and lines for its retraining and retention."""
     if screen.is_quiet:
         return
+    from rnnforecast.jobs import log
+
     for cycle in cycles:
-        output = "" if cycle.output is None else f": {cycle.output}"
-        as_of = "" if cycle.as_of is None else f" as of {cycle.as_of}"
-        screen.result(f"{cycle.status}{output}{as_of}")
+        as_of = "" if cycle.as_of is None else f" (as of {cycle.as_of})"
+        if cycle.status == log.PLANNED:
+            screen.result(f"would write {cycle.output}{as_of}")
+        else:
+            output = "" if cycle.output is None else f": {cycle.output}"
+            screen.result(f"{cycle.status}{output}{as_of}")
         if cycle.error is not None and len(cycles) > 1:
             screen.note(f"  {cycle.error.message}")
         if cycle.post_publish.retrain is not None:
@@ -236,7 +241,7 @@ def print_status(status: Status, screen: Screen) -> None:
 
 
 def _with_age(name: str | None, verb: str, age_s: int | None) -> str:
-    """Return a name and how long ago it was made; `no forecast published yet` without one."""
+    """Return a name and how long ago it was made; `none published yet` without one."""
     if name is None:
         return f"none {verb} yet"
     return name if age_s is None else f"{name}, {verb} {_ago(age_s)}"

@@ -124,7 +124,7 @@ def _check_output(
     if is_batch and (plot or "output" not in explicit or is_file):
         raise UsageError(
             "a batch forecast is a folder of Parquet files",
-            hint="leave out --plot" if plot else "name a folder with  --output DIR",
+            hint="omit --plot" if plot else "name a folder with  --output DIR",
         )
     if is_batch:
         return
@@ -217,7 +217,7 @@ def print_batch(batched: BatchResult, screen: Screen) -> None:
     counts = batched.counts
     screen.result(
         f"{batched.status}: {counts['rows']} rows of {counts['series']} series, "
-        f"{len(batched.buckets)} buckets, in {batched.output}"
+        f"{len(batched.buckets)} buckets in {batched.output}"
     )
     if counts["left_out"]:
         screen.result(f"{counts['left_out']} series were skipped")

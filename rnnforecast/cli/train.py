@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,8 +30,10 @@ from rnnforecast.config.training import (
     TrainConfig,
     WindowConfig,
 )
+from rnnforecast.gradients import WASTED
 from rnnforecast.process import is_main_process
 from rnnforecast.units import format_number
+from rnnforecast.urls import is_url
 
 if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
@@ -75,14 +78,26 @@ def print_training(model: Model, screen: Screen) -> None:
     _print_metrics(model.artifact, screen)
     memory = model.artifact.metrics.get("memory")
     if memory is not None:
-        line = f"memory: {memory['verdict']}: {memory['reason']}"
-        screen.result(line if memory["advice"] is None else f"{line}; try  {memory['advice']}")
+        screen.result(f"history: {_describe_history(memory)}")
 
-    screen.result(f"saved: {model.path} version {model.version}")
+    report = f"{model.path}/versions/{model.version}/report.html"
+    has_report = not is_url(str(model.path)) and Path(report).is_file()
+    where = f" (report: {report})" if has_report else ""
+    screen.result(f"saved version {model.version} in {model.path}{where}")
     if not screen.is_quiet:
         path = str(model.path)
         option = "" if path == DEFAULT_MODEL else f" --model {shlex.quote(path)}"
         screen.note("next: rnnforecast predict" + option)
+
+
+def _describe_history(memory: dict[str, Any]) -> str:
+    """Return how much history the network uses, and what to try if that is a problem."""
+    reason, advice = memory["reason"], memory["advice"]
+    if advice is None:
+        return str(reason)
+    if memory["verdict"] == WASTED:
+        return f"{reason}; {advice} would train faster"
+    return f"{memory['verdict']}: {reason}; try  {advice}"
 
 
 def model_document(model: Model) -> dict[str, Any]:

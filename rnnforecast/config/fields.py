@@ -199,13 +199,18 @@ class FieldError(ValueError):
 def check_keys(keys: Iterable[str], known: Collection[str], subject: str) -> None:
     """Raise `UsageError` for a key that is not known, and name the nearest known one.
 
-    Keys may have hyphens for underscores. `subject` begins the message: "FILE has a key".
+    Keys may have hyphens for underscores. `subject` begins the message: "FILE has an unknown key".
     """
     for key in keys:
         if key.replace("-", "_") not in known:
             nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {sorted(known)}"
-            raise UsageError(f"{subject} {key!r} that is unknown", code="unknown-key", hint=hint)
+            kind = "tables" if subject.endswith("table") else "keys"
+            hint = (
+                f"did you mean {nearest[0]!r}?"
+                if nearest
+                else f"known {kind}: {', '.join(sorted(known))}"
+            )
+            raise UsageError(f"{subject} {key!r}", code="unknown-key", hint=hint)
 
 
 def from_json(value: Any, hint: Any) -> Any:

@@ -221,7 +221,7 @@ def read_job(path: Path) -> Job:
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}", code="job-file") from error
 
-    check_keys(tables, _TABLES, f"{path} has a table")
+    check_keys(tables, _TABLES, f"{path} has an unknown table")
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(
@@ -277,7 +277,7 @@ def _check_texts(table: Mapping[str, Any], subject: str) -> None:
     for key, value in table.items():
         items = value if isinstance(value, list) else [value]
         if any(isinstance(item, str) and "\0" in item for item in items):
-            raise UsageError(f"{subject}: {key} holds a NUL character", hint="remove it")
+            raise UsageError(f"{subject}: {key} contains a NUL character", hint="remove it")
         first = spellings.setdefault(key.replace("-", "_"), key)
         if first != key:
             raise UsageError(f"{subject} has both {first} and {key}", hint="remove one of them")
@@ -326,8 +326,8 @@ def _decode_forecast(table: dict[str, Any], fresh: dict[str, Any], path: Path) -
     """Return the options of the tables [forecast] and [fresh] together."""
     ages = ("max_age", "warn_age")
     known = [f.name for f in fields(PredictConfig) if f.name not in (*ages, "as_of")]
-    check_keys(table, known, f"{path}: [forecast] has a key")
-    check_keys(fresh, ages, f"{path}: [fresh] has a key")
+    check_keys(table, known, f"{path}: [forecast] has an unknown key")
+    check_keys(fresh, ages, f"{path}: [fresh] has an unknown key")
 
     config = _decode_table(PredictConfig, table, path, "forecast")
     limits = _decode_table(PredictConfig, fresh, path, "fresh")
@@ -339,7 +339,7 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
     """Decode a table, whose keys may have hyphens, into a dataclass. Raises `UsageError`."""
     hints = get_type_hints(cls)
     known = [item.name for item in option_fields(cls)]
-    check_keys(table, known, f"{path}: [{name}] has a key")
+    check_keys(table, known, f"{path}: [{name}] has an unknown key")
     values = {key.replace("-", "_"): value for key, value in table.items()}
     try:
         part = decode(cls, values, hints, from_toml)

@@ -298,7 +298,7 @@ class Calibration:
 
         ends = calibration.lead_ends
         if not all(type(n) is int for n in (*ends, n_windows, n_stretches)):
-            raise TypeError("the calibration counts in fractions")
+            raise TypeError("the calibration has fractional counts")
         if not ends or list(ends) != sorted(set(ends)) or ends[0] < 1:
             raise ValueError(f"the groups of leads end at {ends}")
         shapes = (by_lead.shape, by_series.shape[1:])

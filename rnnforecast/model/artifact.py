@@ -309,7 +309,7 @@ def check_bounds(spec: NetworkSpec) -> None:
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")
     if not 0 < levels[0] <= levels[-1] < 1:
-        raise ValueError("the quantiles do not lie between 0 and 1")
+        raise ValueError("the quantiles are not between 0 and 1")
 
 
 def check_self_test(manifest: dict[str, Any]) -> None:
@@ -320,7 +320,7 @@ def check_self_test(manifest: dict[str, Any]) -> None:
         raise ValueError("the self-test has no output")
     for number in (self_test["tolerance"], *output):
         if type(number) not in (int, float) or abs(number) > _MAX_OUTPUT:
-            raise ValueError(f"the self-test holds {number!r}")
+            raise ValueError(f"the self-test contains {number!r}")
 
 
 def read_listed(directory: AnyPath, name: str, manifest: dict[str, Any], limit: int) -> bytes:
@@ -455,7 +455,7 @@ def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> Non
                 f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
             )
         if not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds a value that is not finite")
+            raise ValueError(f"tensor {name} contains a value that is not finite")
 
 
 def _calibration_of(

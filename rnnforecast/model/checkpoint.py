@@ -303,7 +303,7 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
                 f"not {expected.dtype} {expected.shape}"
             )
         if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds a value that is not finite")
+            raise ValueError(f"tensor {name} contains a value that is not finite")
 
 
 def damaged(path: AnyPath, reason: str) -> ModelError:

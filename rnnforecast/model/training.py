@@ -473,7 +473,7 @@ _TRAINED_SHARE = 0.7
 """Default weight of what was trained, beside the built-in member."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
-_STOPPING = Notice("stopping after this step; press Ctrl-C again to stop immediately")
+_STOPPING = Notice("stopping after this step; a second signal stops immediately")
 
 
 @dataclass(frozen=True)
@@ -552,11 +552,7 @@ def train_members(
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
     selected = network.weigh_members(_weigh_members(network, held_out))
-    trained = (
-        f"trained {len(logs)} member(s), {current.end} steps"
-        if logs
-        else ("no network was trained")
-    )
+    trained = _describe_training(len(logs), current.end)
     listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
 
@@ -735,9 +731,17 @@ def describe_shares(spec: NetworkSpec) -> str:
     """Describe the share of each member in the forecast."""
     parts = []
     for share, member in zip(spec.shares, spec.members, strict=True):
-        name = "trained" if member.is_trained else "built in"
+        name = "trained network" if member.is_trained else "built-in network"
         parts.append(f"{100 * share:.0f} % {name}" + " with covariates" * member.covariates)
-    return "forecasts are " + ", ".join(parts)
+    return "forecast: " + ", ".join(parts)
+
+
+def _describe_training(n_networks: int, n_steps: int) -> str:
+    if n_networks == 0:
+        return "no network was trained"
+    if n_networks == 1:
+        return f"trained 1 network ({n_steps} steps)"
+    return f"trained {n_networks} networks (up to {n_steps} steps each)"
 
 
 class _Pace:

@@ -64,10 +64,10 @@ def check_n_columns(n_columns: int, source: str) -> None:
     """Raise `DataError` for more columns than there is memory for: each takes some kilobytes."""
     if n_columns > MAX_COLUMNS:
         raise DataError(
-            f"{source} has {n_columns} columns; at most {MAX_COLUMNS} are read",
+            f"{source} has {n_columns} columns; at most {MAX_COLUMNS} are supported",
             code="too-many-columns",
             location=Location(source),
-            hint="write them as a long table, one row for each reading",
+            hint="write a long table instead, with one row per reading",
         )
 
 
@@ -131,8 +131,8 @@ def with_weak_dates(
             digits = len(column.sample[0].strip())
             format_ = form.format + {10: "", 12: "%M", 14: "%M%S"}.get(digits, "")
             raise DataError(
-                f"column {column.name!r} holds numbers, such as {column.sample[0]}, that may be "
-                "dates or seconds since 1970",
+                f"column {column.name!r} contains numbers, such as {column.sample[0]}, that "
+                "may be dates or Unix time",
                 code="time-unit",
                 location=Location(source, column=column.name),
                 proposals=[
@@ -248,11 +248,15 @@ def cast_batch(
             has_zone = getattr(array.type, "tz", None) is not None
             if has_zone != (type_.tz is not None):
                 raise DataError(
-                    f"the stamps in column {name!r} of {source} carry "
-                    + ("a zone, but others carry none" if has_zone else "no zone, but others do"),
+                    f"the timestamps in column {name!r} of {source} have "
+                    + (
+                        "a time zone, but others have none"
+                        if has_zone
+                        else "no time zone, but others do"
+                    ),
                     code="mixed-zones",
                     location=Location(source, column=name),
-                    hint="write all of them with a zone, or all without one",
+                    hint="write all timestamps with a time zone or all without one",
                 )
 
         try:
@@ -263,7 +267,7 @@ def cast_batch(
                 arrays.append(_cast(array, type_))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
-                f"column {name!r} of {source} cannot be read as {type_}: {error}",
+                f"cannot read column {name!r} of {source} as {type_}: {error}",
                 code="unreadable",
                 location=Location(source, column=name),
             ) from error
@@ -288,7 +292,7 @@ def _decode(array: pa.DictionaryArray) -> pa.Array:
     if is_text(array.type.value_type):
         lengths = pc.binary_length(array.dictionary)
         if (pc.sum(lengths.take(array.indices)).as_py() or 0) > _MAX_DECODED_BYTES:
-            raise pa.ArrowInvalid("its texts are too long")
+            raise pa.ArrowInvalid("its text values are too long")
     return array.dictionary_decode()
 
 

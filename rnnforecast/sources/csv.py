@@ -114,14 +114,14 @@ class CsvFile:
                 self._check_end()
             if converter.signs:
                 self.listener(
-                    Notice(f"{self.name}: some numbers have dashes for a minus, or quotes")
+                    Notice(f"{self.name}: some numbers have quotes or a dash as the minus sign")
                 )
             for name, error in converter.doubts.items():
                 if name not in converter.proven:
                     raise error
             n_repeated = sum(converter.repeated.values())
             if n_repeated:
-                message = f"{self.name}: lines that repeat the header are left out: {n_repeated}"
+                message = f"{self.name}: skipped {n_repeated} repeated header lines"
                 self.listener(WarningEvent("repeated-header", message, n_repeated))
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
             raise self._find_error(error, types) from error
@@ -206,10 +206,10 @@ class CsvFile:
                 return  # misplaced quotes, which are read as they stand
             number, line = row_lines[0]
             raise DataError(
-                f"{self.name} ends inside of quotes that are opened in line {number}",
+                f"{self.name} ends inside a quoted field that starts in line {number}",
                 code="unclosed-quote",
                 location=Location(self.name, line=number, text=line),
-                hint="close the quote, or fetch the file again if it is cut off",
+                hint="close the quote, or copy the file again if it is truncated",
             ) from error
 
     def _parse(
@@ -280,15 +280,15 @@ class CsvFile:
                     f"{len(self.columns)}",
                     code="ragged-row",
                     location=Location(self.name, line=number, text=line),
-                    proposals=[Proposal(("--on-bad-rows", "skip"), "to leave out such lines")],
+                    proposals=[Proposal(("--on-bad-rows", "skip"), "to skip such lines")],
                     hint="correct the line",
                 )
 
         return parse_errors.error() or DataError(
-            f"{self.name} cannot be read: {error}",
+            f"cannot read {self.name}: {error}",
             code="unreadable",
             location=Location(self.name),
-            hint="if the file is not UTF-8 text, say its encoding",
+            hint="if the file is not UTF-8, add its  --encoding",
         )
 
 
@@ -313,7 +313,7 @@ def check_same_columns(files: tuple[CsvFile, ...]) -> None:
         names = {column.name for column in file.columns}
         if names != expected:
             raise DataError(
-                f"{file.name} has other columns than {files[0].name}: "
+                f"the columns of {file.name} and {files[0].name} differ: "
                 f"{', '.join(sorted(expected ^ names))}",
                 code="different-columns",
                 location=Location(file.name),
@@ -660,12 +660,12 @@ class ParseErrors:
 def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:
     """Return forms that may have been meant, each with the options that ask for it."""
     other_text = OTHER_MARK[form.decimal]
-    condition = "if all of them have another decimal mark"
+    condition = "if the decimal mark is different"
     forms = [(replace(form, decimal=other_text), Proposal(("--decimal", other_text), condition))]
     for mark in (other_text, " ", "'"):
         if form.thousands is None:
             options = ("--thousands", mark, "--decimal", form.decimal)
-            proposal = Proposal(options, f"if {mark!r} stands between thousands")
+            proposal = Proposal(options, f"if {mark!r} is the thousands separator")
             forms.append((replace(form, thousands=mark), proposal))
     return forms
 
@@ -687,15 +687,15 @@ def report_skipped(
     if len(skipped) > max_skipped:
         also_lines = tuple(location.line or 0 for location in skipped[1 : _MAX_LISTED + 1])
         raise DataError(
-            f"{len(skipped)} of {n_rows + len(skipped)} rows have too few or too many fields, more "
-            f"than the {max_skipped} that may be skipped",
+            f"{len(skipped)} of {n_rows + len(skipped)} rows have too few or too many fields; "
+            f"at most {max_skipped} may be skipped",
             code="bad-rows",
             location=replace(skipped[0], also_lines=also_lines),
-            proposals=[Proposal(("--max-bad-rows", str(len(skipped))), "if they may all go")],
+            proposals=[Proposal(("--max-bad-rows", str(len(skipped))), "to skip them all")],
         )
 
     first_line = skipped[0].line
     message = (
-        f"{len(skipped)} rows with too few or too many fields are skipped, line {first_line} first"
+        f"skipped {len(skipped)} rows with too few or too many fields (first: line {first_line})"
     )
     listener(WarningEvent("bad-rows", message, len(skipped)))

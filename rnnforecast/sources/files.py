@@ -55,13 +55,13 @@ def expand_path(text: str) -> list[Path]:
     try:
         path.exists()
     except (OSError, ValueError) as error:
-        raise DataError(f"{text} cannot be a path: {error}", code="not-found") from error
+        raise DataError(f"{text} is not a valid path: {error}", code="not-found") from error
 
     if path.is_dir():
         files = sorted(_walk(path))
         if files:
             return files
-        raise DataError(f"the folder {text} has no files", code="empty", location=Location(text))
+        raise DataError(f"folder {text} is empty", code="empty", location=Location(text))
 
     if path.exists():
         if not path.is_file():
@@ -253,10 +253,10 @@ def _exists(path: Path) -> bool:
 def _not_listed(path: Path, error: OSError) -> DataError:
     """Return the error for a file or a folder of the readings that cannot be looked at."""
     return DataError(
-        f"{path} cannot be looked at: {error.strerror or error}",
+        f"cannot access {path}: {error.strerror or error}",
         code="unreadable",
         location=Location(str(path)),
-        hint="let this user read it, or name the files that count with a pattern in quotes",
+        hint="make it readable, or select files with a quoted pattern",
     )
 
 
@@ -303,7 +303,7 @@ def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> 
     """Raise `DataError` where `n_rows` need more memory than may be used."""
     needed = _BASE_BYTES + n_rows * (_BYTES_PER_ROW + n_targets * _BYTES_PER_READING)
     purpose = f"for {n_rows} rows and {n_targets} columns"
-    check_fits(needed, name, purpose, config, hint="else name fewer columns to forecast")
+    check_fits(needed, name, purpose, config, hint="or forecast fewer columns")
 
 
 def check_fits(needed: int, name: str, purpose: str, config: DataConfig, *, hint: str) -> None:
@@ -314,11 +314,13 @@ def check_fits(needed: int, name: str, purpose: str, config: DataConfig, *, hint
 
     if needed > limit:
         raise DataError(
-            f"{name} needs about {_gigabytes(needed)} of memory {purpose}, but "
-            f"{_gigabytes(limit)} may be used",
+            f"{name} needs about {_gigabytes(needed)} of memory {purpose}; the limit is "
+            f"{_gigabytes(limit)}",
             code="memory",
             location=Location(name),
-            proposals=[Proposal(("--max-memory", f"{(needed >> 20) + 1}M"), "if it has that much")],
+            proposals=[
+                Proposal(("--max-memory", f"{(needed >> 20) + 1}M"), "if the machine has that much")
+            ],
             hint=hint,
         )
 
@@ -359,12 +361,12 @@ def check_outputs(
             check_file(place)
             if any(result.resolve() == place.resolve() for result in results):
                 raise UsageError(
-                    f"{place} cannot hold two results at once",
-                    hint="name different files with  --output, --report  and  --rejects",
+                    f"{place} is used for two results",
+                    hint="use different files for  --output, --report  and  --rejects",
                 )
             results.append(place)
 
-    sources = {"the readings": data, "bad times": options.exclude, **(inputs or {})}
+    sources = {"the readings": data, "the excluded periods": options.exclude, **(inputs or {})}
     for place in results:
         for description, source in sources.items():
             if isinstance(source, str | Path) and str(source):
@@ -375,8 +377,8 @@ def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
     """Raise where a directory exists, cannot be made, or would lie among the readings."""
     if os.path.lexists(path):
         raise UsageError(
-            f"{path} exists already, and is never written over",
-            hint="name another folder with  --output , or remove this one first",
+            f"{path} already exists and is never overwritten",
+            hint="choose another folder with  --output , or remove this one first",
         )
     check_directory(path.parent)
     check_outputs(data, options)
@@ -394,7 +396,8 @@ def check_spared(output: AnyPath, data: str | Path, description: str) -> None:
     if is_remote(output) and is_remote(place):
         if output == place:
             raise UsageError(
-                f"{output} holds {description}, and would be overwritten", hint="name another file"
+                f"{output} contains {description} and would be overwritten",
+                hint="choose another file",
             )
         if is_read_with(place, output):
             raise _would_be_read(output, place, description)
@@ -410,8 +413,9 @@ def check_spared(output: AnyPath, data: str | Path, description: str) -> None:
 
 def _would_be_read(output: AnyPath, source: object, description: str) -> UsageError:
     return UsageError(
-        f"{output} would lie among {description}, {source}, and be read with them the next time",
-        hint="name a file elsewhere",
+        f"{output} is inside the folder of {description}, {source}, and would be read as data "
+        "next time",
+        hint="choose a file elsewhere",
     )
 
 

@@ -130,7 +130,7 @@ class InputFile:
 
         self._read_again()
         if now is not None and now.size > self.state.size:
-            message = f"{self.path} grew while it was read: what was written first counts"
+            message = f"{self.path} grew while it was read; only the first part was used"
             listener(WarningEvent("growing", message))
 
     def describe(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _file_state(path: Path) -> FileState:
         status = path.stat()
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read: {error}", code="unreadable", location=Location(str(path))
+            f"cannot read {path}: {error}", code="unreadable", location=Location(str(path))
         ) from error
     if not stat.S_ISREG(status.st_mode):
         raise not_a_file(path)
@@ -275,7 +275,7 @@ def _object_states(objects: Sequence[AnyPath]) -> list[FileState]:
     remotes = [path for path in objects if is_remote(path)]
     for path, state in zip(remotes, _get_object_states(remotes), strict=True):
         if state is None:
-            raise unreadable(path, FileNotFoundError(2, "there is no object of this name"))
+            raise unreadable(path, FileNotFoundError(2, "no such object"))
         states.append(state)
     return states
 
@@ -297,12 +297,12 @@ def unreadable(path: AnyPath, error: OSError) -> DataError:
     """Return the error for a file or an object that cannot be read."""
     is_missing = isinstance(error, FileNotFoundError)
     return DataError(
-        f"{path} cannot be read: {error.strerror or error}",
+        f"cannot read {path}: {error.strerror or error}",
         code="not-found" if is_missing else "unreadable",
         location=Location(str(path)),
         hint="check the URL, the credentials in the environment, and the network"
         if is_remote(path)
-        else "check the path, and who may read it",
+        else "check the path and its permissions",
     )
 
 

@@ -117,7 +117,7 @@ class NumberForm:
             has_unit = pc.match_substring_regex(texts, self._unit_or_zero.pattern)
             is_good = pc.and_(is_good, has_unit)
         if pc.all(is_good).as_py() is False:
-            raise pa.ArrowInvalid("a column of numbers holds other text")
+            raise pa.ArrowInvalid("a numeric column contains other text")
 
         if self.thousands is not None:
             bare = pc.replace_substring_regex(bare, _mark_class(self.thousands), "")
@@ -428,10 +428,10 @@ class Marks:
         """Raise `DataError` for a column whose numbers cannot be read without being asked for."""
         if numbers.units:
             raise DataError(
-                f"column {name!r} holds numbers with several units: {', '.join(numbers.units)}",
+                f"column {name!r} has numbers with several units: {', '.join(numbers.units)}",
                 code="several-units",
                 location=Location(source, column=name),
-                hint="write all of them in one unit",
+                hint="use one unit for the whole column",
             )
         form = numbers.form
         if form.thousands is not None and form.thousands != self.thousands:
@@ -478,21 +478,21 @@ class Marks:
         forms = {name: form for name in self.columns if (form := self.form_of(name)) is not None}
         commas = [name for name, form in forms.items() if form.decimal == ","]
         if not self.is_explicit and commas:
-            listener(WarningEvent("decimal-comma", f"{source} has commas as decimal marks"))
+            listener(WarningEvent("decimal-comma", f"{source}: the decimal mark is a comma"))
         differing = [name for name, form in forms.items() if form.decimal != self.decimal]
         if differing:
             names = ", ".join(map(repr, differing))
             mark = "comma" if self.decimal == "." else "point"
-            message = f"the decimal mark of {names} is a {mark}, unlike that of other columns"
+            message = f"the decimal mark of {names} is {mark}, unlike in other columns"
             listener(WarningEvent("decimal-mark", f"{source}: {message}", len(differing)))
 
         units = [f"{form.unit} of {name!r}" for name, form in forms.items() if form.unit]
         if units:
-            listener(Notice(f"{source}: units behind numbers are left out: {', '.join(units)}"))
+            listener(Notice(f"{source}: removed units after numbers: {', '.join(units)}"))
         dashes = [name for name, form in forms.items() if form.has_signs or form.is_accounting]
         if dashes:
             names = ", ".join(map(repr, dashes))
-            listener(Notice(f"{source}: numbers of {names} have dashes, quotes or brackets"))
+            listener(Notice(f"{source}: numbers in {names} have dashes, quotes or brackets"))
 
 
 def grouped_error(column: str, numbers: Numbers, decimals: Sequence[str], source: str) -> DataError:
@@ -512,11 +512,11 @@ def grouped_error(column: str, numbers: Numbers, decimals: Sequence[str], source
         meaning = value.strip(_BLANKS).replace(decimal, ".")
         proposals.append(Proposal(options, f"if {example.strip()} means {meaning}"))
 
-    problem = "numbers with marks between thousands"
+    problem = "numbers with thousands separators"
     if len(decimals) > 1:
-        problem = f"{mark!r} may stand between thousands, or be the decimal mark"
+        problem = f"{mark!r} may be the thousands separator or the decimal mark"
     return DataError(
-        f"column {column!r} holds {example!r}: {problem}",
+        f"column {column!r} contains {example!r}: {problem}",
         code="thousands",
         location=Location(source, column=column),
         proposals=proposals,
@@ -564,7 +564,7 @@ class TextNumbers:
             )
             token, count = others.most_common(1)[0]
             raise DataError(
-                f"column {name!r} holds numbers as texts, but {token!r}, too, {count} times",
+                f"column {name!r} contains numbers as text, but also {token!r} ({count} times)",
                 code="not-a-number",
                 location=Location(source, column=name, token=token),
                 proposals=[Proposal(("--na-values", token), "if it means a missing reading")],

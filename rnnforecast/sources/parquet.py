@@ -184,19 +184,19 @@ class ParquetFile:
 
     def _long_texts(self, name: str) -> DataError:
         return DataError(
-            f"column {name!r} of {self.path} holds texts of more than {MAX_TEXT_BYTES} bytes",
+            f"column {name!r} of {self.path} contains text longer than {MAX_TEXT_BYTES} bytes",
             code="long-field",
             location=Location(str(self.path), column=name),
-            hint="neither a time nor a name is so long; leave the column out",
+            hint="no timestamp or name is that long; remove the column",
         )
 
     def damaged(self, error: Exception) -> DataError:
         """Return the error for a file that Arrow cannot read."""
         return DataError(
-            f"{self.path} is not a whole Parquet file: {error}",
+            f"{self.path} is not a complete Parquet file: {error}",
             code="unreadable",
             location=Location(str(self.path)),
-            hint="the file may still be being written, or is cut off; fetch it again",
+            hint="the file may still be being written or is truncated; copy it again",
         )
 
 
@@ -267,7 +267,7 @@ class TableSource:
             )
         if not self.table.num_rows:
             raise DataError(
-                f"{self.name} has columns, but no readings",
+                f"{self.name} has columns but no rows",
                 code="header-only",
                 location=Location(self.name),
             )
@@ -336,9 +336,7 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
         head = _head(file, schema)
         if head is not None and head.num_rows:
             return ParquetSource(name, files, _describe(schema, head))
-    raise DataError(
-        f"{name} has columns, but no readings", code="header-only", location=Location(name)
-    )
+    raise DataError(f"{name} has columns but no rows", code="header-only", location=Location(name))
 
 
 def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
@@ -423,10 +421,10 @@ def _sample(name: str, values: pa.ChunkedArray, type_: pa.DataType) -> tuple[str
             return tuple(values.cast(type_).cast(pa.string()).to_pylist())
         except pa.ArrowInvalid as error:
             raise DataError(
-                f"the times of column {name!r} cannot be read: {error}",
+                f"cannot read the timestamps of column {name!r}: {error}",
                 code="unknown-zone",
                 location=Location(name, column=name),
-                hint="write the column with a zone that is known, such as UTC",
+                hint="write the column with a known time zone such as UTC",
             ) from error
 
     is_plain = pa.types.is_primitive(type_) and not pa.types.is_duration(type_)

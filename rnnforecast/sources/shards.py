@@ -105,7 +105,7 @@ def read_manifest(folder: AnyPath) -> ShardManifest:
     try:
         payload = read_json(folder / MANIFEST)
         if payload["format"] != _FORMAT or payload["hash"] != HASH:
-            raise ValueError(f"it is of format {payload['format']}, {payload['hash']}")
+            raise ValueError(f"its format is {payload['format']}, {payload['hash']}")
         manifest = ShardManifest(
             n_buckets=int(payload["buckets"]),
             files=tuple(Bucket(**entry) for entry in payload["files"]),
@@ -123,9 +123,9 @@ def read_manifest(folder: AnyPath) -> ShardManifest:
             counts = (bucket.bucket, bucket.rows, bucket.series, bucket.bytes)
             is_valid = all(type(n) is int and n >= 0 for n in counts) and bucket.bucket < n_buckets
             if not is_valid or bucket.file != bucket_file_name(bucket.bucket, n_buckets):
-                raise ValueError(f"{bucket.file!r} is no file of bucket {bucket.bucket}")
+                raise ValueError(f"{bucket.file!r} is not a file of bucket {bucket.bucket}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be used: {error}") from error
+        raise _damaged(folder, f"cannot use {MANIFEST}: {error}") from error
     return manifest
 
 
@@ -176,13 +176,13 @@ class ShardFolder(ParquetSource):
                 n for batch in file.cast_batches(types) for n in distinct_names(batch.column(0))
             }:
                 return DataError(
-                    f"series {name!r} lies in two buckets: {path} and {file.path}",
+                    f"series {name!r} is in two buckets: {path} and {file.path}",
                     code="series-in-two-buckets",
                     location=Location(str(path), column=self.manifest.series_column),
-                    hint="a series must lie wholly in one; make the folder again with  "
+                    hint="each series must be in one bucket; recreate the folder with  "
                     "rnnforecast shard",
                 )
-        return _damaged(folder, f"series {name!r} lies in {path}, but belongs to bucket {number}")
+        return _damaged(folder, f"series {name!r} is in {path}, but belongs to bucket {number}")
 
 
 def distinct_names(column: pa.Array) -> list[str]:
@@ -206,7 +206,7 @@ def check_bucket_files(folder: AnyPath, manifest: ShardManifest) -> None:
     sizes = _list_sizes(folder)
     expected = {bucket.file: bucket.bytes for bucket in manifest.files}
     for name in sorted(sizes.keys() - expected.keys()):
-        raise _damaged(folder, f"{folder / name} is not in its {MANIFEST}")
+        raise _damaged(folder, f"{folder / name} is not listed in {MANIFEST}")
     for name, n_bytes in expected.items():
         if name not in sizes:
             raise _damaged(folder, f"{folder / name} is missing")
@@ -250,17 +250,15 @@ def _list_sizes(folder: AnyPath) -> dict[str, int]:
 
 def _check_size(path: AnyPath, n_bytes: int, expected: int) -> None:
     if n_bytes != expected:
-        raise _damaged(
-            path.parent, f"{path} has {n_bytes} bytes, but its {MANIFEST} says {expected}"
-        )
+        raise _damaged(path.parent, f"{path} has {n_bytes} bytes, but {MANIFEST} lists {expected}")
 
 
 def _damaged(folder: AnyPath, message: str) -> DataError:
     return DataError(
-        f"the buckets of {folder} are not what was written: {message}",
+        f"the buckets of {folder} have been modified: {message}",
         code="damaged-shards",
         location=Location(str(folder)),
-        hint="copy the whole folder again, or make it again with  rnnforecast shard",
+        hint="copy the whole folder again, or recreate it with  rnnforecast shard",
     )
 
 
@@ -294,8 +292,8 @@ def open_rank_slice(data: object, rank: int, n: int) -> ShardFolder:
     """
     if not isinstance(data, str | Path) or not is_sharded(as_path(data)):
         raise UsageError(
-            f"{n} ranks need a folder of buckets, of which each reads some",
-            hint="make one:  rnnforecast shard DATA --output buckets --buckets 64",
+            f"training with {n} processes needs a folder of buckets",
+            hint="create one:  rnnforecast shard DATA --output buckets --buckets 64",
         )
 
     folder = as_path(data)
@@ -303,8 +301,9 @@ def open_rank_slice(data: object, rank: int, n: int) -> ShardFolder:
     check_bucket_files(folder, manifest)
     if len(manifest.files) < n:
         raise UsageError(
-            f"there are {n} ranks, but only {len(manifest.files)} buckets of {folder} hold rows",
-            hint="start fewer, or make more buckets",
+            f"there are {n} processes, but only {len(manifest.files)} buckets of "
+            f"{folder} contain rows",
+            hint="use fewer processes or more buckets",
         )
     return open_buckets(str(data), manifest, manifest.files[rank_slice(manifest, rank, n)])
 

@@ -115,7 +115,7 @@ def sniff(
     lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
     if not lines.nonempty.texts:
         raise DataError(
-            f"{name} is empty", code="empty", location=Location(name), hint="pass a file with rows"
+            f"{name} is empty", code="empty", location=Location(name), hint="use a file with rows"
         )
 
     sep = WHITESPACE if config.sep in BLANKS_BETWEEN else config.sep
@@ -129,7 +129,7 @@ def sniff(
     check_n_columns(len(header.names), name)
     header.check(body)
     if sep == WHITESPACE and config.sep is None:
-        listener(Notice(f"{name}: blanks divide the columns"))
+        listener(Notice(f"{name}: columns are separated by blanks"))
 
     names = header.names_for(body)
     fitting = [row for row in body if len(row) == len(names)] or body
@@ -163,7 +163,7 @@ def sniff(
         and not encoding.startswith(("utf-16", "utf-32")),
     )
     if dialect.totals:
-        message = f"{name}: lines of totals, such as {dialect.totals[0]!r}, are left out"
+        message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return dialect, columns
 
@@ -309,8 +309,8 @@ class Header:
         """Raise `DataError` where this is no header, or where the rows below do not fit it."""
         if _ANNOTATION.match(self.lines.texts[0]):
             raise self._error(
-                f"{self.source} is annotated CSV, as InfluxDB writes it: lines that begin with # "
-                "describe the columns, and several tables may follow each other",
+                f"{self.source} is annotated CSV of InfluxDB, which describes columns in lines "
+                "with # and may contain several tables",
                 "annotated-csv",
                 proposals=[Proposal(("--comment", "#"), "if all of them have the same columns")],
             )
@@ -320,26 +320,26 @@ class Header:
                 f"only one column was found, {self.names[0]!r}",
                 "one-column",
                 proposals=self._for_preamble(n_preamble) if n_preamble else self._separators(),
-                hint=None if n_preamble else "say which character divides the columns, if one does",
+                hint=None if n_preamble else "add the separator with  --sep , if there is one",
             )
         if not body:
             raise self._error(
-                f"{self.source} has a header, but no readings",
+                f"{self.source} has a header but no rows",
                 "header-only",
-                hint="pass a file with rows below the header",
+                hint="use a file with rows below the header",
             )
 
         if n_preamble:
             self._reject_second_table()
             raise self._error(
-                f"the first {n_preamble} lines have other fields than the rest",
+                f"the first {n_preamble} lines do not have the fields of the other lines",
                 "preamble",
                 proposals=self._for_preamble(n_preamble),
             )
         duplicate = next((name for name, n in Counter(self.names).items() if n > 1), None)
         if duplicate is not None:
             raise self._error(
-                f"two columns are called {duplicate!r}",
+                f"two columns are named {duplicate!r}",
                 "duplicate-column",
                 hint="use unique column names",
             )
@@ -403,10 +403,12 @@ class Header:
         if all(map(_is_value, filter(None, self.names))):
             names = ["time", *(f"sensor{i}" for i in range(1, len(self.names)))]
             raise self._error(
-                "the first line holds readings, not the names of columns",
+                "the first line contains readings, not column names",
                 "no-header",
                 proposals=[
-                    Proposal(("--no-header", "--columns", ",".join(names)), "if there is no header")
+                    Proposal(
+                        ("--no-header", "--columns", ",".join(names)), "if the file has no header"
+                    )
                 ],
             )
 
@@ -415,13 +417,13 @@ class Header:
             number, text = next(line for line in self.lines.numbered if line[0] > self.n_above)
             n_skipped = self.n_above + n_units - 1
             raise DataError(
-                "the line under the header holds neither a time nor a number"
+                "the line below the header contains neither a timestamp nor a number"
                 if n_units == 1
-                else f"the {n_units} lines under the header hold neither times nor numbers",
+                else f"the {n_units} lines below the header contain neither timestamps nor numbers",
                 code="units-row",
                 location=Location(self.source, line=number, text=text.rstrip("\r\n")),
                 proposals=[
-                    Proposal(("--skip-rows", str(n_skipped)), "if it holds units or formats")
+                    Proposal(("--skip-rows", str(n_skipped)), "if it contains units or formats")
                 ],
             )
 
@@ -470,19 +472,19 @@ class Header:
         units = ", and units below it" if n_units else ""
 
         if not has_comments:
-            return [Proposal(skip, f"to skip what stands above the header{units}")]
+            return [Proposal(skip, f"to skip the lines above the header{units}")]
         mark = texts[0][0]
         options = ("--comment", mark, *(skip if n_units else ()))
         if n_units:
             units = ", and those below the header are units or formats"
-        return [Proposal(options, f"if lines that begin with {mark} are comments{units}")]
+        return [Proposal(options, f"if lines that start with {mark} are comments{units}")]
 
     def _separators(self) -> list[Proposal]:
         """Return the characters that divide the first lines into as many fields as the header."""
         texts = self.lines.texts[: _MAX_SNIFFED + 1]
         marks = [mark for mark in dict.fromkeys(texts[0]) if re.fullmatch(r"[^\w\s\"']", mark)]
         fitting = [mark for mark in marks if len(set(_count_fields(texts, mark))) == 1]
-        return [Proposal(("--sep", mark), f"if {mark} divides the columns") for mark in fitting]
+        return [Proposal(("--sep", mark), f"if {mark} separates the columns") for mark in fitting]
 
     def _error(
         self,
@@ -614,10 +616,10 @@ def find_totals(
 def second_table(source: str, line: int, text: str) -> DataError:
     """Return the error for a file in which another table begins below the first."""
     return DataError(
-        f"{source} holds more than one table: other names of columns stand in line {line}",
+        f"{source} contains more than one table: line {line} has other column names",
         code="several-tables",
         location=Location(source, line=line, text=text.rstrip("\r\n")),
-        hint="write each table to a file of its own",
+        hint="split it into one file per table",
     )
 
 

@@ -227,7 +227,7 @@ def open_table(
 
 def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
-        raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
+        raise UsageError("the data path is empty", hint="use a file, a folder or -")
     if text == STANDARD_INPUT:  # it is copied, since a table is read twice
         stream = _copy_of_standard_input(config.input_limit)
         return _open_temporary(stream, _STANDARD_INPUT_NAME, _STANDARD_INPUT_NAME, config, listener)
@@ -262,26 +262,26 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         return _described(open_parquet(name, files), config)
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
-            f"{name} holds CSV files and others, or is a folder of them: {stray}",
+            f"{name} contains CSV files and other files: {stray}",
             code="mixed-formats",
             location=Location(str(stray)),
-            hint=f"name the CSV files with a pattern in quotes, such as  '{location / '*.csv'}'"
+            hint=f"select the CSV files with a quoted pattern, e.g.  '{location / '*.csv'}'"
             if location.is_dir()
-            else "name files of one format",
+            else "select files of one format",
         )
     if stray.name.lower().endswith(_TABLE_ENDINGS):
         raise DataError(
-            f"{name} holds {stray.suffix} files, of which one at a time is read: {stray}",
+            f"{name} contains {stray.suffix} files, which are read one at a time: {stray}",
             code="mixed-formats",
             location=Location(str(stray)),
-            hint="name one of them",
+            hint="select one of them",
         )
     raise DataError(
         f"{stray} is neither CSV nor Parquet, JSON lines, Excel or Arrow",
         code="unknown-format",
         location=Location(str(stray)),
-        hint=f"what ends with one of these is read: {' '.join(_ALL_ENDINGS)} ; and databases as "
-        "sqlite:///file.db and duckdb:file.db",
+        hint=f"supported endings: {' '.join(_ALL_ENDINGS)} ; databases: sqlite:///file.db and "
+        "duckdb:file.db",
     )
 
 
@@ -327,7 +327,7 @@ def _standard_input_chunks(limit: int) -> Iterator[bytes]:
             chunk = sys.stdin.buffer.read(_CHUNK_BYTES)
         except OSError as error:
             raise DataError(
-                f"{_STANDARD_INPUT_NAME} cannot be read: {error.strerror or error}",
+                f"cannot read {_STANDARD_INPUT_NAME}: {error.strerror or error}",
                 code="unreadable",
                 location=Location(_STANDARD_INPUT_NAME),
             ) from error
@@ -336,10 +336,12 @@ def _standard_input_chunks(limit: int) -> Iterator[bytes]:
         n_read += len(chunk)
         if n_read > limit:
             raise DataError(
-                f"{_STANDARD_INPUT_NAME} has more bytes than may be read",
+                f"{_STANDARD_INPUT_NAME} is larger than --max-input-bytes",
                 code="input-bytes",
                 location=Location(_STANDARD_INPUT_NAME),
-                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
+                proposals=[
+                    Proposal(("--max-input-bytes", "1T"), "if the input really is that large")
+                ],
             )
         yield chunk
 
@@ -434,10 +436,10 @@ def rename_columns(source: Source, pairs: Sequence[str]) -> Source:
         if new not in names:
             raise UsageError(
                 f"--map {new}={old}: {source.name} has no column {new!r}",
-                hint="the new name comes first, then the one that the model knows",
+                hint="the new name comes first, then the name in the model",
             )
         if old in names:
-            raise UsageError(f"--map {new}={old}: {source.name} has a column {old!r}, too")
+            raise UsageError(f"--map {new}={old!r}: {source.name} also has a column {old!r}")
     return Renamed(source, stored)
 
 
@@ -505,7 +507,7 @@ def join_time(source: Source, name: str | None) -> Source:
         return JoinedTime(source, ways[0]) if ways else source
     *first, last = (repr(name) for name in ways[0].names)
     raise DataError(
-        f"the time may be spread over the columns {', '.join(first)} and {last}",
+        f"the timestamp may be split over the columns {', '.join(first)} and {last}",
         code="split-time",
         location=Location(source.name),
         proposals=[
@@ -580,7 +582,8 @@ def from_pandas(data: object) -> pa.Table:
     """Convert a pandas table to an Arrow table; an index with names or times becomes columns."""
     if not isinstance(data, pd.DataFrame):
         raise DataError(
-            f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
+            f"a {type(data).__name__} is not supported; pass a path, a pandas DataFrame or an "
+            "Arrow table (polars: df.to_arrow())",
             code="unknown-format",
         )
 
@@ -596,7 +599,7 @@ def from_pandas(data: object) -> pa.Table:
         table = pa.Table.from_pandas(dense, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(
-            f"the pandas table cannot be read: {error}",
+            f"cannot read the pandas DataFrame: {error}",
             code="unreadable",
             hint="use unique column names, and one type per column",
         ) from error
@@ -619,10 +622,10 @@ def _check_zones(frame: Any, table: pa.Table) -> None:
                 first_rows.setdefault(getattr(time, "tzinfo", None) is None, row)
         if len(first_rows) > 1:
             raise DataError(
-                f"some times in column {field.name!r} have a zone, others none",
+                f"some timestamps in column {field.name!r} have a time zone, others do not",
                 code="mixed-zones",
                 location=Location("the table", max(first_rows.values()), field.name, unit="row"),
-                hint="give all of them a zone, or none",
+                hint="give all of them a time zone, or none",
             )
 
 
@@ -674,7 +677,7 @@ def stored_types(
                 types.append(type_)
         lacking = types_of.keys() - set(schema.names) - set(used)
         if lacking:
-            message = f"not in every file, left out: {', '.join(sorted(lacking))}"
+            message = f"not in every file, skipped: {', '.join(sorted(lacking))}"
             listener(WarningEvent("different-columns", message, len(lacking)))
             types_of = {name: types for name, types in types_of.items() if name not in lacking}
     return {name: _common_type(name, types, source.name) for name, types in types_of.items()}
@@ -705,5 +708,5 @@ def _common_type(name: str, types: Sequence[pa.DataType], source: str) -> pa.Dat
             f"column {name!r} of {source} is {types[0]} in one file and {types[1]} in another",
             code="different-columns",
             location=Location(source, column=name),
-            hint="write it with one type",
+            hint="use one type in all files",
         ) from error

@@ -66,8 +66,8 @@ def open_arrow_file(file: InputFile, name: str) -> TableSource:
             with pa.ipc.open_stream(content) as reader:
                 table = reader.read_all()
     except (pa.ArrowException, OSError) as error:
-        hint = "the file may still be being written, or is cut off; fetch it again"
-        raise _unreadable(f"{name} is not a whole Arrow file: {error}", name, hint) from error
+        hint = "the file may still be being written or is truncated; copy it again"
+        raise _unreadable(f"{name} is not a complete Arrow file: {error}", name, hint) from error
     return TableSource(table, name, (file,)).check()
 
 
@@ -85,15 +85,15 @@ def open_json_lines(file: InputFile, config: DataConfig, name: str) -> TableSour
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     if not numbers:
         raise DataError(
-            f"{name} is empty", code="empty", location=Location(name), hint="pass a file with rows"
+            f"{name} is empty", code="empty", location=Location(name), hint="use a file with rows"
         )
     first = lines[numbers[0] - 1].strip()
     if first.startswith(b"["):
         raise DataError(
-            f"{name} holds a JSON array; of JSON, files with one object in each line are read",
+            f"{name} is a JSON array; only JSON lines (one object per line) are supported",
             code="unknown-format",
             location=Location(name, numbers[0]),
-            hint="write it as JSON lines, such as with  jq -c '.[]'",
+            hint="convert it to JSON lines, e.g. with  jq -c '.[]'",
         )
 
     content = b"\n".join(lines)
@@ -132,7 +132,7 @@ def _json_lines(file: InputFile, config: DataConfig, name: str) -> list[bytes]:
             chunks.append(chunk)
             if sum(map(len, chunks)) > config.input_limit:
                 raise DataError(
-                    f"{name} unpacks to more than --max-input-bytes {config.max_input_bytes}",
+                    f"{name} decompresses to more than --max-input-bytes {config.max_input_bytes}",
                     code="input-bytes",
                     location=Location(name),
                 )
@@ -155,10 +155,11 @@ def _parse_json_lines(
                 raise TypeError("it is another value")
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
-                f"line {number} of {name} is no JSON object: {error}",
+                f"line {number} of {name} is not a JSON object: {error}",
                 code="not-json",
                 location=Location(name, number, text=text),
-                hint='each line is an object, such as  {"time": "2024-05-01T12:00", "flow": 2.5}',
+                hint='each line must be an object, such as  {"time": "2024-05-01T12:00", '
+                '"flow": 2.5}',
             ) from error
         rows.append(dict(_flatten(value)))
 
@@ -238,11 +239,11 @@ def _mixed(
 
     kinds = " and ".join(kind for kind in counts if kind != "numbers")
     return DataError(
-        f"column {name!r} holds {counts['numbers']} numbers, but also {len(texts_at)} {kinds}",
+        f"column {name!r} contains {counts['numbers']} numbers, but also {len(texts_at)} {kinds}",
         code="not-a-number",
         location=locate(row, name, value),
         proposals=proposals,
-        hint=None if proposals else "write one kind of values into a column",
+        hint=None if proposals else "use one kind of value per column",
     )
 
 
@@ -262,11 +263,11 @@ def sheet_as_text(
         )
     except ImportError as error:
         raise UsageError(
-            f"{name} is an Excel file, and the package that reads them is not installed",
+            f"{name} is an Excel file, but the package that reads Excel is not installed",
             hint="install it with  pip install 'rnnforecast[excel]'",
         ) from error
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        message = f"{name} cannot be read as an Excel file: {error}"
+        message = f"cannot read {name} as an Excel file: {error}"
         raise _unreadable(message, name, "save it again as .xlsx, or as CSV") from error
 
     texts = {sheet: _sheet_lines(frame) for sheet, frame in sheets.items()}
@@ -281,7 +282,7 @@ def sheet_as_text(
         )
     unread = [table for table in tables if table != sheet]
     if unread and config.sheet is None:
-        listener(Notice(f"{name}: sheet {sheet!r} is read, not {', '.join(map(repr, unread))}"))
+        listener(Notice(f"{name}: reading sheet {sheet!r}, not {', '.join(map(repr, unread))}"))
 
     with as_write_error(Path(tempfile.gettempdir())):
         text = tempfile.NamedTemporaryFile(  # noqa: SIM115
@@ -320,7 +321,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
         names = run(database, _LIST_TABLES[database.kind], config).column(0).to_pylist()
         queries = [f'select * from "{table}"' for table in names[:_MAX_LISTED]]
         raise DataError(
-            f"{database} is a database, and no query says what to read",
+            f"{database} is a database; add a --query",
             code="no-query",
             proposals=[Proposal(("--query", query)) for query in queries],
             hint=None if names else "it has no tables",
@@ -358,7 +359,7 @@ def _query_duckdb(database: Database, query: str, _config: DataConfig) -> pa.Tab
         import duckdb
     except ImportError as error:
         raise UsageError(
-            f"{database} needs the package that reads such databases",
+            f"the package that reads {database} is not installed",
             hint="install it with  pip install 'rnnforecast[sql]'",
         ) from error
 
@@ -373,7 +374,7 @@ def _query_duckdb(database: Database, query: str, _config: DataConfig) -> pa.Tab
 
 def _check_names(names: Sequence[str], database: Database) -> None:
     if not names:
-        raise DataError(f"the query of {database} returns no table", code="query")
+        raise DataError(f"the query of {database} does not return a table", code="query")
     duplicate = next((name for name in islice(names, 1, None) if names.count(name) > 1), None)
     if duplicate is not None:
         raise DataError(
@@ -388,5 +389,5 @@ def _failed(database: Database, error: Exception) -> DataError:
         f"the query of {database} failed: {' '.join(str(error).split())}",
         code="query",
         location=Location(str(database)),
-        hint="try it in the database's own shell",
+        hint="test the query in the database's shell",
     )

@@ -76,7 +76,7 @@ def readable(file: InputFile, name: str) -> Iterator[io.BufferedReader]:
         raise truncated(error, file, name) from error
     except OSError as error:
         raise DataError(
-            f"{name} cannot be read: {error}", code="unreadable", location=Location(name)
+            f"cannot read {name}: {error}", code="unreadable", location=Location(name)
         ) from error
 
 
@@ -150,11 +150,11 @@ def truncated(error: Exception, file: InputFile, name: str) -> DataError:
         while part := stream.read1():
             n_lines += part.count(b"\n")
     return DataError(
-        f"{name} is cut off or damaged: {error}"
-        + f"; the last whole line is {n_lines}" * (n_lines > 0),
+        f"{name} is truncated or damaged: {error}"
+        + f"; the last complete line is {n_lines}" * (n_lines > 0),
         code="truncated",
         location=Location(name, line=n_lines or None),
-        hint="the file may still be being written; fetch it again",
+        hint="the file may still be being written; copy it again",
     )
 
 
@@ -175,7 +175,7 @@ def line_too_long(name: str, line: int) -> DataError:
         f"line {line} has more than {MAX_LINE_BYTES >> 20} million characters",
         code="long-line",
         location=Location(name, line=line),
-        hint="this is no table of readings; check what wrote the file",
+        hint="this is not a table of readings; check how the file was written",
     )
 
 
@@ -185,7 +185,7 @@ def field_too_long(name: str) -> DataError:
         f"{name} has a field of more than {csv.field_size_limit()} characters",
         code="long-field",
         location=Location(name),
-        hint="a quote that is opened but never closed does this; correct the line",
+        hint="a quote may be missing its closing quote; correct the line",
     )
 
 
@@ -196,10 +196,10 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     and m³, stand alone or in pairs: other alphabets fill whole words with them.
     """
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        listener(WarningEvent("encoding", f"{name} is read as UTF-32, as its first bytes say"))
+        listener(WarningEvent("encoding", f"{name} is read as UTF-32 (byte order mark)"))
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        listener(WarningEvent("encoding", f"{name} is read as UTF-16, as its first bytes say"))
+        listener(WarningEvent("encoding", f"{name} is read as UTF-16 (byte order mark)"))
         return "utf-16"
     if 0 in head:
         n_damaged = sum(b"\0" in line for line in head.splitlines())
@@ -207,7 +207,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         is_text = _is_printable(text, "utf-8") or _is_printable(text, "cp1252")
         if not is_text or n_damaged > _MAX_DAMAGED_SHARE * max(text.count(b"\n"), 1):
             raise _zero_bytes(head, name)
-        message = "lines with bytes of 0, as a write that is cut off leaves them, are left out"
+        message = "skipped lines with NUL bytes, left by an interrupted write"
         listener(WarningEvent("zero-bytes", f"{name}: {message}", n_damaged))
         head = text
     if head.startswith(codecs.BOM_UTF8):
@@ -219,7 +219,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         line = head[: error.start].count(b"\n") + 1
         is_western = _is_printable(head, "cp1252")
         if is_western and _FOREIGN_WORD.search(head.decode("cp1252")) is None:
-            listener(WarningEvent("encoding", f"{name} is no UTF-8 (line {line}): read as cp1252"))
+            listener(WarningEvent("encoding", f"{name} is not UTF-8 (line {line}), read as cp1252"))
             return "cp1252"
         raise DataError(
             f"byte {head[error.start]:#04x} is not UTF-8 text",
@@ -230,7 +230,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
                 for name, script in _CODE_PAGES.items()
                 if _is_printable(head, name)
             ],
-            hint="say in which encoding it was written",
+            hint="add the  --encoding  of the file",
         ) from error
     return "utf-8"
 
@@ -251,12 +251,14 @@ def _zero_bytes(head: bytes, name: str) -> DataError:
     utf16 = Proposal(("--encoding", f"utf-16-{'be' if even > odd else 'le'}"), "if it is UTF-16")
 
     return DataError(
-        f"{name} holds bytes of 0, as "
-        + ("UTF-16 does, but no mark that says so" if is_utf16 else "no text does"),
+        f"{name} contains NUL bytes, like "
+        + ("UTF-16 without a byte order mark" if is_utf16 else "no text file"),
         code="encoding",
         location=Location(name),
         proposals=[utf16] if is_utf16 else (),
-        hint=None if is_utf16 else "pass a CSV file; a Parquet file must be called .parquet",
+        hint=None
+        if is_utf16
+        else "use a CSV file; the name of a Parquet file must end in .parquet",
     )
 
 
@@ -394,9 +396,11 @@ class LimitedStream(_Stream):
         self._n_remaining -= n_read
         if self._n_remaining < 0:
             raise DataError(
-                f"{self._name} unpacks to more bytes than may be read",
+                f"{self._name} decompresses to more than --max-input-bytes",
                 code="input-bytes",
                 location=Location(self._name),
-                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
+                proposals=[
+                    Proposal(("--max-input-bytes", "1T"), "if the data really is that large")
+                ],
             )
         return n_read

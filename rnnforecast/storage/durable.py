@@ -87,7 +87,7 @@ def resolve_output(path: Path) -> Path | None:
         raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
     if not stat.S_ISREG(mode):
         kind = "a socket" if stat.S_ISSOCK(mode) else "a disk"
-        raise OSError(errno.EINVAL, f"{path} is {kind}, and no file")
+        raise OSError(errno.EINVAL, f"{path} is {kind}, not a file")
     return Path(os.path.realpath(path))
 
 
@@ -114,7 +114,7 @@ def _open_stream(path: Path, patience_s: float) -> int:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() >= deadline:
-                message = f"nobody has read from this pipe for {patience_s:g} s"
+                message = f"nothing has read from this pipe for {patience_s:g} s"
                 raise TimeoutError(errno.ETIMEDOUT, message) from error
         time.sleep(_POLL_S)
 
@@ -125,7 +125,7 @@ def _write_stream(descriptor: int, content: bytes, patience_s: float) -> None:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         if not poll.poll(patience_s * 1000):
-            message = f"nobody has read from this pipe for {patience_s:g} s"
+            message = f"nothing has read from this pipe for {patience_s:g} s"
             raise TimeoutError(errno.ETIMEDOUT, message)
         with suppress(BlockingIOError):
             content = content[os.write(descriptor, content) :]
@@ -295,7 +295,7 @@ def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> Non
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            raise OSError(errno.ENXIO, "nobody reads this pipe", str(path)) from error
+            raise OSError(errno.ENXIO, "nothing reads from this pipe", str(path)) from error
         raise
 
     try:
@@ -347,7 +347,7 @@ def check_directory(path: Path) -> None:
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
         if not os.access(nearest, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, f"{nearest} does not let you write")
+            raise PermissionError(errno.EACCES, f"no permission to write in {nearest}")
 
 
 def check_file(path: Path) -> None:
@@ -356,10 +356,10 @@ def check_file(path: Path) -> None:
         target = resolve_output(path)
         if target is None:
             if not os.access(path, os.W_OK):
-                raise PermissionError(errno.EACCES, f"{path} does not let you write")
+                raise PermissionError(errno.EACCES, f"no permission to write in {path}")
             return
         if not target.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+            raise FileNotFoundError(errno.ENOENT, f"folder {target.parent} does not exist")
     check_directory(target.parent)
 
 
@@ -371,7 +371,7 @@ def check_not_overwriting(path: Path, source: Path, content: str) -> None:
     with suppress(OSError):  # what cannot be looked at is reported where it is opened
         if path.samefile(source):
             raise UsageError(
-                f"{path} holds {content}, and would be overwritten", hint="name another file"
+                f"{path} contains {content} and would be overwritten", hint="choose another file"
             )
 
 
@@ -425,13 +425,13 @@ def as_write_error(location: AnyPath) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "that the folder exists, that it can be written and that the disk has space"
+        advice = "that the folder exists and is writable, and that the disk has space"
         if is_remote(location):
-            advice = "that the bucket exists, the credentials, and that the store can be reached"
+            advice = "the bucket, the credentials and the connection"
         raise WriteError(
             f"cannot write {location}: {error.strerror or error}",
             code="cannot-write",
-            hint=f"what was there before is unchanged; check {advice}",
+            hint=f"the previous output is unchanged; check {advice}",
         ) from error
 
 

@@ -39,8 +39,7 @@ def acquire(
     """
     if is_remote(path):
         message = (
-            f"nothing keeps another process from writing to {path.parent} at the same time: an "
-            "object store has no lock, so let one machine write there"
+            f"object stores have no locks: make sure that only one machine writes to {path.parent}"
         )
         listener(WarningEvent("no-lock", message))
         yield
@@ -85,7 +84,8 @@ def _lock(path: Path, wait_s: float | None) -> int:
             raise WriteError(
                 f"cannot lock {path}: {error.strerror}",
                 code="cannot-lock",
-                hint="see who owns that file and its folder; where no run holds it, remove it",
+                hint="check the owner of the file and its folder; remove the file if no run "
+                "is active",
             ) from error
 
         try:
@@ -99,7 +99,7 @@ def _lock(path: Path, wait_s: float | None) -> int:
                 raise WriteError(
                     f"cannot lock {path}: {error.strerror}",
                     code="cannot-lock",
-                    hint="the file system must know locks",
+                    hint="the file system must support locks",
                 ) from error
             if time.monotonic() >= deadline:
                 raise _locked_error(path, can_wait=wait_s is not None) from None
@@ -154,9 +154,9 @@ def _locked_error(path: Path, *, can_wait: bool) -> LockedError:
         holder = "another process"
     return LockedError(
         f"{path.parent} is being written to by {holder}",
-        hint="wait for it, such as with  --lock-wait 10m"
+        hint="wait for it, e.g. with  --lock-wait 10m"
         if can_wait
-        else "try again when that has ended",
+        else "try again when it has finished",
     )
 
 

@@ -102,7 +102,7 @@ def publish_directory(location: AnyPath, files: Mapping[str, bytes]) -> None:
         infos = get_infos([location / name for name in files])
         sizes = [None if info is None else info.size for info in infos]
         if sizes != [len(content) for content in files.values()]:
-            raise OSError(errno.EIO, "somebody else has changed what was written", str(location))
+            raise OSError(errno.EIO, "the file was changed by another process", str(location))
     crash_point("directory-named")
 
 
@@ -154,7 +154,7 @@ def check_file(location: AnyPath) -> None:
     check_directory(location)
     with as_write_error(location):
         if not location.url.key or location.is_dir():
-            raise OSError(errno.EISDIR, "other objects lie below that name", str(location))
+            raise OSError(errno.EISDIR, "other objects exist below that name", str(location))
 
 
 def _put(location: RemotePath, content: Any) -> None:

@@ -183,9 +183,9 @@ def local_path(text: str | AnyPath, name: str) -> Path:
     location = as_path(text)
     if isinstance(location, RemotePath):
         raise UsageError(
-            f"{name} cannot be on a store: {location}",
+            f"{name} cannot be on an object store: {location}",
             code="not-on-a-store",
-            hint="name a path of this machine, and copy it afterwards",
+            hint="use a local path and copy it afterwards",
         )
     return location
 
@@ -236,7 +236,7 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
         with open_regular(location, os.O_NOFOLLOW) as file:
             return _read_all(file, max_bytes, name)
     except OSError as error:
-        raise ValueError(f"{name} cannot be read ({error.strerror})") from error
+        raise ValueError(f"cannot read {name} ({error.strerror})") from error
 
 
 def _read_all(file: BinaryIO, max_bytes: int, subject: str) -> bytes:
@@ -247,7 +247,7 @@ def _read_all(file: BinaryIO, max_bytes: int, subject: str) -> bytes:
     """
     size = file.seek(0, os.SEEK_END)
     if size > max_bytes:
-        raise ValueError(f"{subject} has {size} bytes, over {max_bytes}")
+        raise ValueError(f"{subject} has {size} bytes; at most {max_bytes} are allowed")
     file.seek(0)
     return file.read(size + 1) if size else b""
 
@@ -268,9 +268,9 @@ def read_json(
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(value, dict):
-        raise ValueError("it holds no JSON object")  # noqa: TRY004
+        raise ValueError("it is not a JSON object")  # noqa: TRY004
     if expected_format is not None and value.get("format") != expected_format:
-        raise ValueError(f"it is not of format {expected_format!r}")
+        raise ValueError(f"its format is not {expected_format!r}")
     return value
 
 
@@ -282,7 +282,7 @@ def check_json_lines(lines: Sequence[bytes]) -> None:
     """
     for number, line in enumerate(lines, 1):
         if line.lstrip()[:1] not in (b"{", b""):
-            raise ValueError(f"line {number} is no JSON object")
+            raise ValueError(f"line {number} is not a JSON object")
         if line.count(b"{") + line.count(b"[") > _MAX_BRACKETS:
             raise ValueError(f"line {number} is nested too deeply")
 

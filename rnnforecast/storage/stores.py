@@ -114,8 +114,12 @@ def remove_tree(folder: Url) -> None:
 def check_writable(url: Url) -> None:
     """Raise `OSError` for a store where an object could be seen before it is complete."""
     if url.scheme not in WRITABLE:
-        reason = "where a part of it could be seen" if url.scheme in _OPENERS else "only read"
-        message = f"nothing is published on {url.scheme}://, {reason}"
+        reason = (
+            "where incomplete files would be visible"
+            if url.scheme in _OPENERS
+            else "which is read-only"
+        )
+        message = f"cannot publish to {url.scheme}://, {reason}"
         raise OSError(errno.EROFS, message, str(url))
 
 
@@ -126,7 +130,7 @@ def check_bucket(url: Url) -> None:
     except PermissionError:
         return
     if info is None:
-        raise OSError(errno.ENOENT, f"there is no bucket {url.authority}", str(url))
+        raise OSError(errno.ENOENT, f"bucket {url.authority} does not exist", str(url))
 
 
 def call(url: Url, function: Callable[[], _T]) -> _T:
@@ -160,15 +164,15 @@ def _translated(error: Exception, url: Url) -> OSError:
 
     reason: tuple[int, str]
     if _NO_BUCKET.search(text):
-        reason = errno.ENOENT, f"there is no bucket {url.authority}"
+        reason = errno.ENOENT, f"bucket {url.authority} does not exist"
     elif isinstance(error, FileNotFoundError):
-        reason = errno.ENOENT, "there is no such object"
+        reason = errno.ENOENT, "no such object"
     elif _SILENT.search(text):
         detail = re.search(r"Details: ([^;()]+)", text)  # what the network said
         suffix = f" ({detail[1].strip()})" if detail else ""
-        reason = errno.ETIMEDOUT, f"the store does not answer{suffix}"
+        reason = errno.ETIMEDOUT, f"the store does not respond{suffix}"
     elif _DENIED.search(text):
-        reason = errno.EACCES, "the store denies access"
+        reason = errno.EACCES, "the store denied access"
     else:
         reason = errno.EIO, str(error).partition(" (Request ID")[0]
     return OSError(*reason, str(url))
@@ -200,7 +204,7 @@ def _open(store: Url) -> Any:
     if store.scheme in _OPENERS:
         return _OPENERS[store.scheme](store)
 
-    unknown = f"no store is known for {store.scheme}://"
+    unknown = f"unknown store {store.scheme}://"
     try:
         import fsspec
     except ImportError as error:
@@ -256,7 +260,7 @@ def _open_azure(store: Url) -> Any:
     if not account:
         raise OSError(
             errno.EINVAL,
-            "the account is not known: set AZURE_STORAGE_ACCOUNT_NAME, or add ?account=NAME",
+            "the account is missing: set AZURE_STORAGE_ACCOUNT_NAME or add ?account=NAME",
             str(store),
         )
 

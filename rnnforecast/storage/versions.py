@@ -36,8 +36,8 @@ _NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 _CANNOT_BE_READ = ("unreadable-model", "unreachable-model")
 """Codes of errors that leave open which version is active."""
 _HINT_TRAIN = (
-    "train one first with  rnnforecast train DATA , or pass its folder with  --model . Without one "
-    "rnnforecast predict DATA  forecasts by the built-in network"
+    "train one with  rnnforecast train DATA , pass its directory with  --model , or forecast "
+    "with  rnnforecast predict DATA --model builtin"
 )
 
 
@@ -69,16 +69,14 @@ def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
     Raises `ModelError` where there is no such version, `UsageError` for what is no version's name.
     """
     if not is_remote(model) and not _is_directory(model):
-        raise ModelError(f"there is no model at {model}", code="no-model", hint=_HINT_TRAIN)
+        raise ModelError(f"no model found in '{model}'", code="no-model", hint=_HINT_TRAIN)
 
     name = _read_current(model) if version is None else version
     if not _NAME.fullmatch(name):
         if version is not None:
-            raise UsageError(
-                f"{version!r} is not the name of a version", hint=_saved_versions(model)
-            )
+            raise UsageError(f"{version!r} is not a version name", hint=_saved_versions(model))
         raise ModelError(
-            f"{model / CURRENT} does not name a version",
+            f"{model / CURRENT} does not contain a version name",
             code="damaged-model",
             hint=_saved_versions(model),
         )
@@ -187,16 +185,16 @@ def _read_current(model: AnyPath) -> str:
             raise ModelError(
                 f"no version of {model} is active",
                 code="no-active-version",
-                hint=f"name one with  --version ; {_saved_versions(model)}",
+                hint=f"choose one with  --version ; {_saved_versions(model)}",
             ) from error
         if is_remote(model):  # there are no folders on a store, but only objects
             raise ModelError(
-                f"there is no model at {model}", code="no-model", hint=_HINT_TRAIN
+                f"no model found in '{model}'", code="no-model", hint=_HINT_TRAIN
             ) from error
         raise ModelError(
-            f"{model} is not a model directory: {CURRENT} cannot be read ({error.strerror})",
+            f"{model} is not a model directory: cannot read {CURRENT} ({error.strerror})",
             code="no-model",
-            hint="pass the folder that `rnnforecast train` wrote with  --model",
+            hint="pass the directory written by  rnnforecast train  with  --model",
         ) from error
 
 
@@ -230,15 +228,15 @@ def _is_version(directory: AnyPath) -> bool:
 
 def _unreadable(path: Path, error: OSError) -> ModelError:
     return ModelError(
-        f"the model cannot be read: {path}: {error.strerror}",
+        f"cannot read the model: {path}: {error.strerror}",
         code="unreadable-model",
-        hint="check the rights of this user, and the disk",
+        hint="check the permissions and the disk",
     )
 
 
 def _unreachable(location: RemotePath, error: OSError) -> ModelError:
     return ModelError(
-        f"the model at {location} cannot be read: {error.strerror}",
+        f"cannot read the model at {location}: {error.strerror}",
         code="unreachable-model",
         hint="check the URL, the credentials in the environment, and the network",
     )
@@ -257,6 +255,4 @@ def _saved_versions(model: AnyPath) -> str:
     versions: list[str] = []
     with suppress(ModelError):
         versions = list_versions(model)
-    return (
-        f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"
-    )
+    return f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved"

@@ -291,19 +291,20 @@ class BinShares:
     def report(self, config: DataConfig, listener: Listener) -> None:
         """Warn of incomplete bins; those at the ends of series are no more than a note."""
         if self.n_edges:
-            message = f"{self.n_edges} incomplete steps at the ends of series are left out"
+            message = f"{self.n_edges} incomplete steps at the ends of series were skipped"
             listener(Notice(message))
         n_bins = self.n_incomplete + self.n_scaled
         if not n_bins:
             return
 
-        share = "their share" if config.min_share is None else f"{config.min_share:.0%}"
+        share = "the required share" if config.min_share is None else f"{config.min_share:.0%}"
         message = (
-            f"{n_bins} steps of {config.freq} are incomplete: {self.n_incomplete} of them hold "
+            f"{n_bins} steps of {config.freq} are incomplete; {self.n_incomplete} of them "
+            "contain less than "
         )
-        message += f"fewer than {share} of the readings expected, and are missing"
+        message += f"{share} of the expected readings and are missing"
         if self.n_scaled:
-            message += f"; the sums of {self.n_scaled} are scaled up to the readings expected"
+            message += f"; the sums of {self.n_scaled} are scaled up"
         listener(WarningEvent("incomplete-bins", message, n_bins))
 
 
@@ -451,16 +452,17 @@ class Increments:
     def report(self, name: str, listener: Listener) -> None:
         """Warn of what is not plain counting."""
         for code, message, n in (
-            ("counter-reset", "began anew", self.n_resets),
+            ("counter-reset", "was reset", self.n_resets),
             ("counter-rollover", "rolled over", self.n_rollovers),
             (
                 "counter-fall",
-                "fell without a new beginning, so that those steps are missing,",
+                "decreased without a reset (those steps are missing)",
                 self.n_falls,
             ),
         ):
             if n:
-                listener(WarningEvent(code, f"counter {name!r} {message} {n} times", n))
+                times = "once" if n == 1 else f"{n} times"
+                listener(WarningEvent(code, f"counter {name!r} {message} {times}", n))
 
 
 def count_increments(count: Doubles, time: Integers, series: Integers) -> Increments:

@@ -195,5 +195,5 @@ def close_axis(
     """Return the axis without the closed steps of each week, and say so."""
     n_steps = WEEK_US // step_us
     share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
-    listener(Notice(f"there are readings in {share}: the others are closed, and no gaps"))
+    listener(Notice(f"readings occur in {share}; the other steps are treated as closed hours"))
     return replace(axis, step_us=step_us, open_steps=open_steps)

@@ -52,23 +52,23 @@ def load_excluded_times(config: DataConfig) -> DataConfig:
             table = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (DataError, OSError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read: {error}", code="bad-times", location=Location(path)
+            f"cannot read {path}: {error}", code="bad-times", location=Location(path)
         ) from error
     if not set(_COLUMNS) <= set(table.columns):
         raise DataError(
             f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
             code="bad-times",
             location=Location(path, line=1),
-            hint="leave series empty where a time is bad for all of them",
+            hint="leave series empty for periods that apply to all series",
         )
 
     text = table[list(_COLUMNS)].to_csv(index=False)
     if len(text) > _MAX_EXCLUDED_CHARACTERS:
         raise DataError(
-            f"{path} lists {len(table)} bad times, more than a version can hold",
+            f"{path} lists {len(table)} periods, more than a version can store",
             code="bad-times",
             location=Location(path),
-            hint="put together those that follow each other",
+            hint="merge adjacent periods",
         )
     return replace(config, excluded_times=text)
 
@@ -79,7 +79,7 @@ def clean_rows(rows: Rows, context: ReadContext, *, tz: str | None) -> None:
         _mask_outside_ranges(rows, context)
     config = load_excluded_times(context.config)
     if config.excluded_times is not None:
-        name = config.exclude or "the bad times of the model"
+        name = config.exclude or "the excluded periods of the model"
         intervals = parse_excluded_times(config.excluded_times, name, tz)
         _mask_excluded(rows, intervals, name, context)
 
@@ -101,8 +101,8 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
                 continue
             first = schema.series_names(rows.names, schema.targets[0])[0]
             raise UsageError(
-                f"--valid-range names {name!r}, but there is no such series or target",
-                hint=f"such as  --valid-range {shell_quote(first)}={low:g}:{high:g}",
+                f"--valid-range: no series or target is named {name!r}",
+                hint=f"use e.g.  --valid-range {shell_quote(first)}={low:g}:{high:g}",
             )
 
         for target, in_range in is_meant.items():
@@ -118,7 +118,9 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
                     is_outside = ((values < low) | (values > high)) & in_range[codes]
                 n_masked += rows.mask(target, i, is_outside)
     if n_masked:
-        context.listener(Notice(f"{n_masked} readings outside of their range are missing"))
+        context.listener(
+            Notice(f"{n_masked} readings outside --valid-range are treated as missing")
+        )
 
 
 class Intervals(NamedTuple):
@@ -148,7 +150,7 @@ def _mask_excluded(
     existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
     unknown = sorted(intervals.keys() - existing)
     if unknown:
-        message = f"in {file}, but not in the readings"
+        message = f"in {file}, but not in the data"
         context.listener(WarningEvent.for_names("unknown-series", message, unknown))
 
     n_masked = 0
@@ -159,7 +161,7 @@ def _mask_excluded(
                 for indices, excluded in _rows_with_intervals(codes, known, intervals):
                     is_excluded[indices] |= excluded.contain(times[indices])
             n_masked += rows.mask(target, i, is_excluded)
-    context.listener(Notice(f"{n_masked} readings of the times in {file} are missing"))
+    context.listener(Notice(f"{n_masked} readings in the periods of {file} are treated as missing"))
 
 
 def _rows_with_intervals(
@@ -186,7 +188,7 @@ def parse_excluded_times(text: str, file: str, tz: str | None) -> dict[str, Inte
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
         rows = table[list(_COLUMNS)].itertuples(index=False)
     except (KeyError, ValueError) as error:
-        raise DataError(f"{file} cannot be read: {error}", code="bad-times") from error
+        raise DataError(f"cannot read {file}: {error}", code="bad-times") from error
 
     pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for line, (name, begin, end) in enumerate(rows, 2):
@@ -199,12 +201,12 @@ def parse_excluded_times(text: str, file: str, tz: str | None) -> dict[str, Inte
             ) from error
         if begin_us >= end_us:
             raise DataError(
-                f"a bad time from {begin} to {end} ends before it begins"
+                f"a period from {begin} to {end} ends before it starts"
                 if begin != end
-                else f"a bad time from {begin} to {end} has no length",
+                else f"a period from {begin} to {end} is empty",
                 code="bad-times",
                 location=Location(file, line),
-                hint="the column from is the first bad moment, to the first good one after it",
+                hint="from is the first bad time, to is the first good time after it",
             )
         pairs[name].append((begin_us, end_us))
 
@@ -234,7 +236,7 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
         n_masked += n_stuck
 
     if n_masked:
-        listener(Notice(f"{n_masked} readings of sensors that stood still are missing"))
+        listener(Notice(f"{n_masked} readings of stuck sensors are treated as missing"))
     return replace(panel, target=target)
 
 
@@ -242,9 +244,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
     issues = find_quality_issues(panel)
     if issues.constant:
-        listener(
-            WarningEvent.for_names("constant-series", "always the same reading", issues.constant)
-        )
+        listener(WarningEvent.for_names("constant-series", "never changes", issues.constant))
 
     stuck = issues.stuck
     if len(stuck):
@@ -255,7 +255,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
             for run, (start, end) in zip(longest, bounds, strict=True)
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
-        message = f"sensors stand still: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"
+        message = f"sensors stuck at one value: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"
         proposals = _propose_stuck_as_na(panel, stuck)
         listener(WarningEvent("stuck-sensor", message, len(stuck), proposals))
     _warn_of_sentinels(panel, issues.sentinels, listener)
@@ -287,8 +287,8 @@ def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
     if -(-parse_duration_us(text) // panel.step_us) <= longest_other:  # it was rounded down
         text = format_duration(shortest * panel.step_us).replace(" ", "")
     n_rows = int(longer[longer >= shortest].sum())
-    effect = f"leaves out {_share(n_rows, panel)}"
-    return (Proposal(("--stuck-as-na", text), "if they hang", effect),)
+    effect = f"drops {_share(n_rows, panel)}"
+    return (Proposal(("--stuck-as-na", text), "if that is a fault", effect),)
 
 
 def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) -> None:
@@ -301,16 +301,16 @@ def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) ->
         occurrences = np.flatnonzero(value_index == i)
         names = ", ".join(s.series for s in sentinels.chosen(occurrences[:_MAX_LISTED]))
         names += ", ..." * (len(occurrences) > _MAX_LISTED)
-        message = f"{value} occurs {count} times, far from all other readings, in {names}"
+        message = f"the value {value} occurs {count} times and is far from the rest, in {names}"
         proposals: tuple[Proposal, ...] = ()
         if n_equal(panel, float(values[i])) == count:  # in other series it may be a reading
-            effect = f"leaves out {_share(count, panel)}"
-            condition = "if it means a missing one"
+            effect = f"drops {_share(count, panel)}"
+            condition = "if it means missing"
             proposals = (Proposal(("--na-values", value), condition, effect),)
         listener(WarningEvent("sentinel", message, count, proposals))
 
     if len(values) > _MAX_LISTED:
         count = int(counts[commonest[_MAX_LISTED:]].sum())
         n_more = len(values) - _MAX_LISTED
-        message = f"{n_more} more values occur {count} times, far from all other readings"
+        message = f"{n_more} more values occur {count} times and are far from the rest"
         listener(WarningEvent("more-sentinels", message, count))

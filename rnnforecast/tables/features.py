@@ -57,7 +57,7 @@ def encode_covariates(
                 columns[covariate.name] = column._replace(values=recode(column.values, codes))
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
-        what_follows = "no values: the forecasts do without what they would say"
+        what_follows = "no values, so the forecast ignores this column"
         _warn_of_empty(empty, what_follows, listener)
 
     if not schema.covariates:
@@ -103,7 +103,7 @@ def _choose_categories(
     """Return the schema with the covariates that hold values, and the categories of each."""
     has_values = {c.name: columns[c.name].has_values for c in schema.covariates}
     empty = [name for name, is_filled in all_reduce_any(ranks, has_values).items() if not is_filled]
-    _warn_of_empty(empty, "no values, left out", listener)
+    _warn_of_empty(empty, "no values, skipped", listener)
 
     covariates = []
     for covariate in schema.covariates:
@@ -132,10 +132,10 @@ def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
         n_features = sum(c.n_features for c in schema.covariates if c.role == role)
         if n_features > MAX_FEATURES:
             raise DataError(
-                f"the columns of --{role} make {n_features} features, but a network takes "
-                f"{MAX_FEATURES}",
+                f"the columns of --{role} make {n_features} features, but a network accepts at "
+                f"most {MAX_FEATURES}",
                 code="too-many-features",
-                hint="name fewer columns",
+                hint="use fewer columns",
             )
     n_features = sum(c.n_features for c in schema.covariates)
     n_targets = len(schema.targets)
@@ -245,10 +245,10 @@ def static_values(
     differing = np.flatnonzero(low < high)
     if len(differing):
         raise DataError(
-            f"column {covariate.name!r} is not the same at all times for series "
-            f"{names[differing[0]]!r}" + f" and {len(differing) - 1} more" * (len(differing) > 1),
+            f"column {covariate.name!r} is not constant within series {names[differing[0]]!r}"
+            + f" and {len(differing) - 1} more" * (len(differing) > 1),
             code="not-static",
-            hint="it is no property of a series: name it as known ahead, or as known up to now",
+            hint="pass it with  --known  or  --past  instead of  --static",
         )
     return low
 
@@ -319,7 +319,7 @@ def _holidays(clock: pd.DatetimeIndex, place: str) -> Floats:
         import holidays
     except ImportError as error:
         raise UsageError(
-            "--holidays needs the package that knows them",
+            "--holidays needs the package holidays",
             hint="install it with  pip install 'rnnforecast[holidays]'",
         ) from error
 
@@ -329,8 +329,8 @@ def _holidays(clock: pd.DatetimeIndex, place: str) -> Floats:
         calendar = holidays.country_holidays(country, subdiv=subdivision or None, years=years)
     except (NotImplementedError, KeyError) as error:
         raise UsageError(
-            f"--holidays {place} is no place whose holidays are known",
-            hint="write a country, or a country and a part of it, such as DE or DE-BY",
+            f"unknown country or region --holidays {place}",
+            hint="use a country or a region of one, e.g. DE or DE-BY",
         ) from error
     days: Integers = clock.to_numpy().astype("datetime64[D]")
     return np.isin(days, np.array(sorted(calendar), "datetime64[D]")).astype(np.float32)

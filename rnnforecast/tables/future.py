@@ -70,12 +70,12 @@ class FutureFrame:
         unknown = [text for text in new_texts if text and text not in names]
         renamed = [(old, new) for old, new in zip(texts, new_texts, strict=True) if old != new]
         if renamed:
-            message = f"{renamed[0][0]!r} of {self.source.name} is taken for {renamed[0][1]!r}"
+            message = f"{renamed[0][0]!r} of {self.source.name} is read as {renamed[0][1]!r}"
             listener(WarningEvent("names-written-otherwise", f"{message}, and so on", len(renamed)))
         if not unknown and not renamed:
             return self
         if unknown:
-            message = f"series of {self.source.name} without readings, not used"
+            message = f"series of {self.source.name} without readings, ignored"
             listener(WarningEvent.for_names("future-only-series", message, unknown))
 
         decoded = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(new_texts, pa.string()))
@@ -183,7 +183,7 @@ def read_future(
             future = _read_frame(data, readings_time, schema, attempt, events.append)
         except DataError as error:
             if error.code == "ambiguous-date":  # an option would hold for the readings, too
-                error.proposals, error.hint = (), "write the stamps as 2024-12-31 23:00"
+                error.proposals, error.hint = (), "write the timestamps as 2024-12-31 23:00"
             first_error = first_error or error
             continue
         for event in events:
@@ -255,13 +255,13 @@ def _to_zone_of(
 
     if not is_aware and (options.tz is None or not is_instant):
         if stamps.zone.is_aware and not is_number:
-            raise _zones_differ(stamps, "carry a zone, but those of the readings carry none", None)
+            raise _zones_differ(stamps, "have a time zone, but those of the data have none", None)
         return pa.array(times).cast(pa.timestamp("us"))
 
     if not is_instant:
         if options.tz is None:
             zone = Zone.of_column(readings_time).name
-            raise _zones_differ(stamps, "carry no zone, but those of the readings do", zone)
+            raise _zones_differ(stamps, "have no time zone, but those of the data do", zone)
         locate = partial(stamps.source.location, column=stamps.schema.time)
         times = tz_localize([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
     return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
@@ -282,9 +282,9 @@ def _zones_differ(stamps: TimestampReader, problem: str, zone: str | None) -> Da
     `zone` is that of the readings; None where theirs carry none.
     """
     return DataError(
-        f"the stamps of {stamps.source.name} {problem}",
+        f"the timestamps of {stamps.source.name} {problem}",
         code="mixed-zones",
         location=stamps.source.location(0, stamps.schema.time),
-        proposals=[Proposal(("--tz", zone), f"if they are times of {zone}")] if zone else (),
-        hint="write the offset, such as +01:00 or Z, in the stamps of both or of none",
+        proposals=[Proposal(("--tz", zone), f"if they are in {zone}")] if zone else (),
+        hint="write the offset, such as +01:00 or Z, in the timestamps of both or of neither",
     )

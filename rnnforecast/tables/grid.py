@@ -68,7 +68,7 @@ _MIN_FILLED = 0.9
 """Share of steps that hold a row where readings come in bursts."""
 _N_SHORTER = 3
 """So many shorter steps are offered where none of `--freq` is over."""
-_IF_RARE = "if readings are that rare"
+_IF_RARE = "if readings are really that rare"
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
@@ -156,19 +156,20 @@ def check_magnitude(panel: Panel) -> None:
     if is_huge.any():
         (name, *others) = take_names(panel.names, is_huge)
         raise DataError(
-            f"readings of {name!r} go beyond {_MAX_READING:g}, which is too large to compute with"
-            + (f"; so do those of {len(others)} more" if others else ""),
+            f"readings of {name!r} exceed {_MAX_READING:g}, which is too large to compute with"
+            + (f"; also those of {len(others)} more series" if others else ""),
             code="too-large",
-            hint="write the readings in a larger unit, or leave the series out",
+            hint="use a larger unit, or omit the series",
         )
     is_tiny = (largest > 0) & (largest < _MIN_READING)
     if is_tiny.any():
         names = take_names(panel.names, is_tiny)
         raise DataError(
             f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small to "
-            "compute with" + (f"; so are those of {len(names) - 1} more" if len(names) > 1 else ""),
+            "compute with"
+            + (f"; also those of {len(names) - 1} more series" if len(names) > 1 else ""),
             code="too-small",
-            hint="write the readings in a smaller unit, or leave the series out",
+            hint="use a smaller unit, or omit the series",
         )
 
 
@@ -200,10 +201,12 @@ def check_step(panel: Panel, schema: Schema) -> None:
         is_finer = schema.step_us % panel.step_us == 0
         options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
         raise DataError(
-            f"the model expects a reading every {expected}, but these come every {actual}",
+            f"the model expects a reading every {expected}, but the data has one every {actual}",
             code="other-step",
-            proposals=[Proposal(options, "to bring them to its step")] if is_finer else (),
-            hint=None if is_finer else "pass readings of its step, or train again on these",
+            proposals=[Proposal(options, "to resample to the step of the model")]
+            if is_finer
+            else (),
+            hint=None if is_finer else "use data with that step, or retrain on this data",
         )
 
 
@@ -265,11 +268,10 @@ def settle_step(
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
     if rows.zones is not None and step_us >= DAY_US:
         raise DataError(
-            "days, weeks and months begin at midnight of a place, but the stamps carry several "
-            "offsets from UTC, and do not say of which place",
+            "days, weeks and months need a time zone, but the timestamps have several UTC offsets",
             code="zone-of-days",
             location=Location(context.source.name, column=context.schema.time),
-            proposals=[*rows.zones, Proposal(("--tz", "UTC"), "if their days are those of UTC")],
+            proposals=[*rows.zones, Proposal(("--tz", "UTC"), "to use days in UTC")],
         )
     if context.config.freq is not None or ranks is not SINGLE_PROCESS:
         return statistics, step_us, context
@@ -332,7 +334,7 @@ def leave_out_closed(
     if not n_closed:
         return times, context
 
-    message = f"{n_closed} rows lie in hours that were closed at training: left out"
+    message = f"{n_closed} rows are in hours that were closed in training, skipped"
     context.listener(WarningEvent("closed-hours", message, n_closed))
     context = replace(context, source=rows.keep(is_open, context))
     open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
@@ -358,12 +360,12 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
         fits = fitting_us > grid.step_us
     proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
     raise DataError(
-        f"{len(times)} rows spread over {grid.n_rows} steps of {format_duration(grid.step_us)}; "
-        "this stamp lies furthest from the others",
+        f"with a step of {format_duration(grid.step_us)} only {len(times)} of "
+        f"{grid.n_rows} rows would be filled; this timestamp is furthest from the others",
         code="sparse",
         location=context.source.location(furthest, context.schema.time),
         proposals=proposals if fits else (),
-        hint="correct or remove it if it is wrong",
+        hint="check --freq , or correct or remove this row",
     )
 
 
@@ -389,7 +391,8 @@ def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: 
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
         longest = describe_duration(int(long_jumps.max()))
         message = (
-            f"the time goes back {len(long_jumps)} times, by {longest} at most: the rows are sorted"
+            f"the time goes backwards {len(long_jumps)} times, by up to {longest}; the rows "
+            "were sorted"
         )
         listener(WarningEvent("time-goes-back", message, len(long_jumps)))
 
@@ -407,11 +410,11 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
         return context.schema.step_us
 
     n_rows = rows.n_rows
-    count = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
+    count = "1 row is" if n_rows == 1 else f"{n_rows} rows with only one timestamp are"
     raise NotEnoughDataError(
-        f"{count} not enough: training needs at least lookback + horizon of them",
+        f"{count} not enough; training needs at least lookback + horizon rows",
         code="too-short",
-        hint="pass more readings",
+        hint="use more data",
     )
 
 
@@ -445,7 +448,7 @@ def _mask_incomplete_steps(
         for target in rows.value_offsets:
             if target not in config.counter:
                 rows.mask(target, i, is_in_newest)
-    message = f"the newest step of {int(is_incomplete.sum())} series is not over, and left out"
+    message = f"the newest step of {int(is_incomplete.sum())} series is incomplete and was skipped"
     listener(Notice(message))
 
 
@@ -519,7 +522,7 @@ def _snap(
         n_before += len(times)
         snapped.append(times - off)
 
-    message = f"{n_moved} time stamps were moved onto the grid"
+    message = f"{n_moved} timestamps were moved onto the grid"
     zones = _propose_zones(rows, step_us, context.config, tz)
     context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
@@ -543,14 +546,14 @@ def _irregular(
     if config.freq is None and median >= SHORTEST_MONTH_US:
         n_months = min((1, 3, 12), key=lambda n: abs(np.log(n * MONTH_US / median)))
         freq = abbreviate(n_months * MONTH_US)
-    proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
+    proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to resample")]
     proposals = list(_propose_zones(rows, step_us, config, tz)) or proposals
     if on_change is not None:
         proposals.insert(0, on_change)
-    reason = "" if on_change is None else ", as if sensors report only when they have changed"
+    reason = "" if on_change is None else ", as if sensors report only changes"
     return DataError(
-        f"the time stamps are not regular: about {describe_duration(round(median))} lie "
-        f"between them, and this one does not fit{reason}",
+        f"timestamps are irregular (typical spacing {describe_duration(round(median))}); this "
+        f"one does not fit{reason}",
         code="irregular",
         location=context.source.location(row, context.schema.time),
         proposals=proposals,
@@ -566,7 +569,7 @@ def _propose_zones(
     """
     if config.tz is not None or tz != "UTC" or step_us < DAY_US - HOUR_US:
         return ()
-    condition = "if its days begin at midnight there"
+    condition = "if its days start at midnight there"
     return tuple(Proposal(("--tz", zone), condition) for zone in zones_of_midnights(rows))
 
 
@@ -628,12 +631,12 @@ def report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ran
     n_nan, n_missing, n_rows = ranks.all_reduce(counts).tolist()
     longest_of_all = max(all_gather_object(ranks, int(longest.max(initial=0))))
     if n_nan and not n_missing:
-        listener(Notice("nothing is missing but the hour that clocks skip in spring"))
+        listener(Notice("nothing is missing except the hour skipped in spring"))
     if not n_missing:
         return
 
     gap = describe_duration(longest_of_all * panel.step_us)
-    listener(Notice(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
+    listener(Notice(f"{n_missing} of {n_rows} readings are missing (longest gap {gap})"))
 
     limit = config.max_gap_steps(panel.step_us)
     if limit is not None and longest.max(initial=0) > limit:
@@ -653,7 +656,9 @@ def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
     trimmed = trim(panel, is_wide=context.schema.series is None)
     n_empty = (panel.end_us - trimmed.end_us) // panel.step_us
     if n_empty and not any(covariate.role == "known" for covariate in context.schema.covariates):
-        message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
+        message = (
+            f"the last {n_empty} rows are empty; the forecast starts right after the last reading"
+        )
         context.listener(WarningEvent("empty-tail", message, int(n_empty)))
     return trimmed
 
@@ -708,21 +713,21 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
     if not n_left and context.config.is_resampled:
         shorter = [step for step in reversed(USUAL_STEPS_US) if step < panel.step_us]
         raise DataError(
-            f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
+            f"no step of {format_duration(panel.step_us)} is complete",
             code="no-readings",
             proposals=[
-                Proposal(("--freq", abbreviate(step_us)), "to read shorter steps")
+                Proposal(("--freq", abbreviate(step_us)), "to use shorter steps")
                 for step_us in shorter[:_N_SHORTER]
             ],
-            hint="pass more readings",
+            hint="use more data",
         )
     if named or not n_left:
         raise DataError(
-            f"column {(named or schema.targets)[0]!r} holds no reading",
+            f"column {(named or schema.targets)[0]!r} has no readings",
             code="no-readings",
             hint=f"choose another target of {context.source.name}",
         )
-    context.listener(WarningEvent.for_names("empty-series", "no readings, left out", empty))
+    context.listener(WarningEvent.for_names("empty-series", "no readings, skipped", empty))
     return panel.select(np.flatnonzero(has_reading))
 
 
@@ -774,7 +779,8 @@ def check_same_schema(schema: Schema, ranks: Ranks) -> None:
     schemas = all_gather_object(ranks, repr(schema))
     if any(text != schemas[0] for text in schemas):
         raise DataError(
-            f"the buckets differ in their columns or zones: rank {ranks.rank} found {schema}",
+            f"the buckets have different columns or time zones: process {ranks.rank} found "
+            f"{schema}",
             code="buckets-differ",
-            hint="make the folder again from one table, with  rnnforecast shard",
+            hint="recreate the folder from one table with  rnnforecast shard",
         )

@@ -197,9 +197,9 @@ def check_as_of(as_of: str | None, axis: TimeAxis, options: DataConfig) -> None:
     now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if axis.tz is None else 0)
     if parse_time_us(as_of, axis.tz) > now_us:
         raise UsageError(
-            f"--as-of {as_of} has not come yet",
+            f"--as-of {as_of} is in the future",
             code="future",
-            proposals=[Proposal(("--allow-future",), "if it is meant")],
+            proposals=[Proposal(("--allow-future",), "if that is intended")],
         )
 
 
@@ -247,11 +247,11 @@ def _with_known_names(panel: Panel, known: TrainingStats, listener: Listener) ->
     first = next(name for name in panel.names if name in renamed)
     if len(by_number) < len(absent) or len(set(renamed.values())) < len(renamed):
         raise DataError(
-            f"series {first!r} is not in the model, and could be several of its series",
+            f"series {first!r} is not in the model and matches several of its series",
             code="other-names",
-            hint=f"write the names as the model has them, such as {renamed[first]!r}",
+            hint=f"use the names of the model, e.g. {renamed[first]!r}",
         )
-    message = f"{first!r} is taken for {renamed[first]!r} of the model, and so on"
+    message = f"{first!r} is read as {renamed[first]!r} of the model, and so on"
     listener(WarningEvent("names-written-otherwise", message, len(renamed)))
     names = tuple(renamed.get(name, name) for name in panel.names)
 
@@ -291,21 +291,21 @@ def warn_unusual_series(
     is_beyond = (position >= 0)[:, None] & is_beyond
 
     kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": ("not in these readings", known.missing_series(past.names)),
+        "vanished-series": ("not in the data", known.missing_series(past.names)),
         "new-series": (
-            "not in the training readings, forecast by the shape of their look-back alone",
+            "new series, not in the training data",
             take_names(past.names, position < 0),
         ),
         "stale-series": (
-            "no reading for longer than the horizon, so its forecast says little",
+            "no reading for longer than the horizon, so the forecast is uncertain",
             take_names(past.names, is_stale),
         ),
         "far-reading": (
-            "the newest reading is so far off that it is taken for missing",
+            "the newest reading is implausible and treated as missing",
             take_names(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
         ),
         "other-scale": (
-            "newest readings far outside of what was learnt from (is the unit the same?)",
+            "newest readings far outside the training range (is the unit the same?)",
             take_names(past.names, has_shifted | is_beyond.all(1)),
         ),
     }
@@ -319,10 +319,10 @@ def require_series(past: Past, known: TrainingStats) -> None:
     missing = known.missing_series(past.names)
     if missing:
         raise DataError(
-            f"{len(missing)} series of the model are not in these readings: "
-            f"{', '.join(missing[:5])}" + ", ..." * (len(missing) > 5),
+            f"{len(missing)} series of the model are not in the data: {', '.join(missing[:5])}"
+            + ", ..." * (len(missing) > 5),
             code="vanished-series",
-            hint="pass readings of all of them, or leave out  --require-series",
+            hint="add the missing series, or omit  --require-series",
         )
 
 
@@ -337,10 +337,10 @@ def check_drift(past: Past, known: TrainingStats, *, lookback: int, limit: float
     if drift[worst] > limit:
         n_over = int(np.count_nonzero(drift > limit))
         raise QualityGateError(
-            f"{n_over} series are further off the level they were trained on than --max-drift "
-            f"{limit:g}: {past.names[worst]} by {drift[worst]:.1f} spreads",
+            f"{n_over} series have drifted from their training level by more than --max-drift "
+            f"{limit:g} standard deviations: {past.names[worst]} by {drift[worst]:.1f}",
             code="drift",
-            hint="check the unit; if the level is right, train again on newer readings",
+            hint="check the unit; if the level is correct, retrain on newer data",
         )
 
 
@@ -411,16 +411,16 @@ def check_age(newest: int, axis: TimeAxis, config: PredictConfig, listener: List
         if axis.tz is None:  # `datetime` has no zone as far from UTC as a machine's may be
             now_us += time.localtime(now_us / 1e6).tm_gmtoff * 1_000_000
     age = max(0, now_us - int(axis.to_utc(np.array([newest]))[0]))
-    message = f"the newest reading, {axis.format(newest)}, is {describe_duration(age)} old"
+    message = f"newest reading ({axis.format(newest)}) is {describe_duration(age)} old"
 
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(
-            f"{message}, more than --max-age {config.max_age}",
+            f"{message}; limit --max-age {config.max_age}",
             code=STALE,
-            hint="see why no newer readings come; nothing was published, what was there stays",
+            hint="check the data feed; nothing was published, the previous forecast is unchanged",
         )
     if config.warn_age is not None and age > parse_duration_us(config.warn_age):
-        listener(WarningEvent(STALE, f"{message}, more than --warn-age {config.warn_age}"))
+        listener(WarningEvent(STALE, f"{message}; limit --warn-age {config.warn_age}"))
     return age
 
 
@@ -465,11 +465,11 @@ def check_known_ahead(
     stamps = ", ".join(past.axis.format(int(time)) for time in times[:_STAMPS_SHOWN])
     more = f", ... ({len(times)} of {horizon})" if len(times) > _STAMPS_SHOWN else ""
     n_more = len(origins) - 1
-    more_series = f"; {n_more} more series lack values, too" if n_more else ""
+    more_series = f"; {n_more} more series also lack values" if n_more else ""
     raise DataError(
-        f"{column!r} is not known for {past.names[past.series[origin]]!r} at "
+        f"{column!r} has no value for {past.names[past.series[origin]]!r} at "
         f"{stamps}{more}{more_series}",
         code="missing-future",
-        hint="add rows with these stamps below the last reading, without readings, or pass them in "
-        "a second file with  --future FILE",
+        hint="add rows with these timestamps and empty targets below the last reading, or "
+        "pass them with  --future FILE",
     )

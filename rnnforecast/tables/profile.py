@@ -35,7 +35,11 @@ from rnnforecast.tables.schema import Schema, target_of
 from rnnforecast.tables.spikes import find_spikes
 
 _ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
-_KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
+_KIND_LABELS = {
+    "number": "contains numbers",
+    "time": "contains timestamps",
+    "text": "contains text",
+}
 SPIKE = "spike"
 _MAX_LISTED = 5
 """Findings that a warning lists."""
@@ -152,7 +156,7 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
         spread=stats.std,
         seasons=find_seasons(make_past(panel), listener),
         findings=(
-            *suspect("stuck-sensor", "stands at", issues.stuck),
+            *suspect("stuck-sensor", "is stuck at", issues.stuck),
             *suspect("sentinel", "far from all others:", issues.sentinels),
             *suspect(SPIKE, "leaves and returns:", _segments(spikes)),
             *shifted(),
@@ -180,7 +184,7 @@ def _warnings(
         subject = (
             f"{n_rows} readings leave and return" if n_rows > 1 else "1 reading leaves and returns"
         )
-        message = f"{subject}, far beyond the other jumps of their sensor: {examples}"
+        message = f"{subject}, far more than the usual changes of the sensor: {examples}"
         proposals = tuple(s.proposal for s in spikes[:_MAX_LISTED] if s.proposal is not None)
         yield WarningEvent(SPIKE, message, n_rows, proposals)
 
@@ -190,8 +194,8 @@ def _warnings(
             f"{axis.format(shift.time_us)}"
             for shift in shifts[:_MAX_LISTED]
         )
-        message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
-        message += "; if a unit was changed there, convert what came before, or leave it out"
+        message = f"the level shifts: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
+        message += "; if the unit changed there, convert or remove the earlier data"
         yield WarningEvent("level-jump", message, len(shifts))
 
 
@@ -298,7 +302,7 @@ def _range_without(name: str, readings: Doubles, rows: Integers) -> Proposal | N
 
     lowest = _between(float(below.max()), low) if len(below) else ""
     highest = _between(high, float(above.min())) if len(above) else ""
-    effect = f"leaves out {n_left_out} of {np.isfinite(readings).sum()} readings"
+    effect = f"drops {n_left_out} of {np.isfinite(readings).sum()} readings"
     option = "--valid-range", f"{name}={lowest}:{highest}"
     return Proposal(option, "if they are wrong", effect)
 
@@ -481,19 +485,19 @@ def warn_of_columns(
         condition = "if it is one" if len(columns) == 1 else "if they are"
         warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
         proposals = (Proposal(options(columns), condition),) if columns else ()
-        hint = None if columns else "if they are, read them from a table of their own"
+        hint = None if columns else "if they are, read them from a separate table"
         listener(replace(warning, proposals=proposals, hint=hint))
 
     warn(
         "counter",
-        "only rises, as a counter does, whose level means little",
+        "only increases, like a counter",
         find_counters(panel),
         config.counter,
         lambda columns: option_for_each("--counter", columns),
     )
     warn(
         "direction",
-        "a direction that jumps where a turn ends: means and forecasts near there are wrong",
+        "a direction that wraps around; averages and forecasts near north are wrong",
         find_directions(panel),
         [name for name, rule in config.agg_by_column.items() if rule == ANGLE],
         lambda columns: option_for_each("--agg", [f"{name}={ANGLE}" for name in columns]),

@@ -172,7 +172,7 @@ def _place_in_bins(
     if name in config.counter:
         rule = "sum"
         if config.agg_of(name) != rule:
-            context.listener(Notice(f"what counter {name!r} counted is summed in each step"))
+            context.listener(Notice(f"the increments of counter {name!r} are summed in each step"))
 
     times = file.rows_of(rows.exact_times)
     timeline = Timeline.of(times, file.positions, chunks, grid)
@@ -264,8 +264,8 @@ class FileRows:
         """Warn of rows at one time whose values were checked, and are the same."""
         if self.keep == "error":
             n_duplicates = count_duplicates(self.positions, n_grid)
-            message = f"{n_duplicates} rows repeat a time stamp with the same {self.content} "
-            listener(WarningEvent("repeated-row", message + "and count once", n_duplicates))
+            message = f"{n_duplicates} rows repeat a timestamp with the same {self.content} "
+            listener(WarningEvent("repeated-row", message + "and are used once", n_duplicates))
 
 
 def split_by_file(
@@ -315,8 +315,8 @@ def resolve_keep(
         return keep
 
     first = grid.axis.format(grid.time_at(set_back_at[0]))
-    message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
-    message += f"first {first}, and the later reading counts"
+    message = f"the clock was set back by an hour; {n_duplicates} timestamps occur twice, the "
+    message += f"first {first}; the later reading is used"
     proposals = _zones_set_back(np.array([grid.time_at(p) for p in set_back_at]))
     listener(WarningEvent("clock-set-back", message, n_duplicates, tuple(proposals)))
     return "last"
@@ -324,7 +324,7 @@ def resolve_keep(
 
 def _zones_set_back(times: Integers) -> list[Proposal]:
     """Return the zones whose clocks show these times twice, as options."""
-    return [Proposal(("--tz", z), f"if they are times of {z}") for z in zones_set_back_at(times)]
+    return [Proposal(("--tz", z), f"if they are in {z}") for z in zones_set_back_at(times)]
 
 
 def count_duplicates(positions: list[Integers], n_grid: int) -> int:
@@ -386,10 +386,10 @@ def check_duplicates(
         proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
         if grid.axis.tz is None and _may_be_dst_end(grid.time_at(at)):
             proposals += tuple(_zones_set_back(np.array([grid.time_at(at)])))
-        hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
+        hint = None if proposals else "rows of several sensors may be mixed; add  --series"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
-            f"two different {content} of {column!r} at one time",
+            f"conflicting {content} of {column!r} for the same timestamp",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
             proposals=proposals,
@@ -417,7 +417,7 @@ def _ways_to_tell_apart(
     if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
         return
     for rule in ("last", "mean"):
-        yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")
+        yield Proposal(("--on-duplicate", rule), f"to use the {rule} of them")
 
 
 def _may_be_dst_end(time_us: int) -> bool:
@@ -471,7 +471,7 @@ def place_covariates(
         columns[covariate.role].append(placed)
 
     if contradicted:
-        message = f"{files[1].name} differs from the values beside the readings, and counts there"
+        message = f"{files[1].name} differs from the values in the data and is used instead"
         context.listener(WarningEvent.for_names("plan-differs", message, contradicted))
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
     return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
@@ -588,7 +588,7 @@ def check_step_change(
         proposals=_common_steps(
             rows, steps.end[is_coarse], steps.end[is_fine], coarse_us, fine_us / coarse_us
         ),
-        hint="or leave out the rows of one step",
+        hint="or remove the rows of one step",
     )
 
 
@@ -614,7 +614,7 @@ def _common_steps(
     freq = ("--freq", abbreviate(step_us))
     mean = Proposal((*freq, "--agg", "mean"), "if the readings are levels")
     if not summed:
-        return [replace(mean, condition="to bring all to one step")]
+        return [replace(mean, condition="to use one step for all")]
     if not averaged:
         return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
     rules = option_for_each("--agg", [f"{name}=sum" for name in summed])
@@ -676,7 +676,7 @@ def reported_on_change(rows: Rows) -> Proposal | None:
     step_us = usual_step(float(np.median(np.concatenate(gaps))))
     hold = abbreviate(max(map(_usual_hold, gaps)))
     options = ("--freq", abbreviate(step_us), "--agg", "last", "--hold", hold)
-    return Proposal(options, "if a sensor that does not change sends nothing")
+    return Proposal(options, "if sensors send only changes")
 
 
 def warn_of_reports(panel: Panel, listener: Listener) -> None:
@@ -695,9 +695,9 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
         return
 
     options = ("--hold", abbreviate(max(map(_usual_hold, gaps))))
-    problem = "readings come only when they have changed, and unchanged ones count as missing"
+    problem = "sensors send only changes, so unchanged values count as missing"
     warning = WarningEvent.for_names("on-change", problem, names)
-    proposal = Proposal(options, "if a sensor that does not change sends nothing")
+    proposal = Proposal(options, "if sensors send only changes")
     listener(replace(warning, proposals=(proposal,)))
 
 
@@ -769,11 +769,11 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     names = [panel.names[i] for i in series.tolist()]
     own_steps = sorted({int(step) * panel.step_us for step in n_rows})
     step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
-    problem = f"read every {step_list}, others every {format_duration(panel.step_us)}: these have "
-    problem += "their own step, and training leaves them out"
+    problem = f"read every {step_list}, others every {format_duration(panel.step_us)}; they have "
+    problem += "their own step and are excluded from training"
 
     is_alone = not schema.series and not schema.covariates
-    condition = "to forecast them by themselves" if is_alone else "to read all at their step"
+    condition = "to forecast them separately" if is_alone else "to use their step for all"
     proposals = []
     for step_us in own_steps[:_MAX_LISTED_STEPS]:
         at_step = [

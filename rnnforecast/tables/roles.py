@@ -218,7 +218,7 @@ def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]
     return [
         KeyReading(
             tuple(sorted(series.key, key=order.index)),
-            "it tells repeated times apart",
+            "it distinguishes repeated timestamps",
             is_sure=not rivals,
         )
         for series in (best, *rivals)
@@ -234,8 +234,8 @@ def _keys_by_name(
     constants = [c for c in texts if c.n_values == 1 or (is_small and c.n_values)]
     named = [c for c in (*candidates, *constants) if c.is_named_series and not c.is_unit]
     by_name = [c.column.name for c in named if c.column.name not in statuses]
-    none = KeyReading((), "no column tells the series apart")
-    return [KeyReading((by_name[0],), "its name says so"), none] if by_name else [none]
+    none = KeyReading((), "no column distinguishes the series")
+    return [KeyReading((by_name[0],), "by its name"), none] if by_name else [none]
 
 
 def _is_same_partition(codes: Integers, other_codes: Integers) -> bool:
@@ -269,7 +269,7 @@ def _keys_of_single_times(
         unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
         by_name = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
         if by_name:
-            return [KeyReading(by_name[0].key, "each value may be a sensor, and the name says so")]
+            return [KeyReading(by_name[0].key, "each value may be a sensor, also by its name")]
         if unsure:
             single = [p for p in unsure if len(p.key) == 1] or unsure
             reason = "each value may be a separate sensor"
@@ -292,7 +292,7 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     is_named = all(evidence.columns[name].is_named_series for name in series.key)
 
     if is_regular and series.n_runs == series.n_series:
-        return (doubt if is_apart else "other"), "each value holds for a time"
+        return (doubt if is_apart else "other"), "each value stays for a while"
     is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
     if is_even and series.step_us >= _SEVERAL * together.step_us:
         # values that come once or twice a day, a week, a month or a year may name hours, days and
@@ -300,14 +300,14 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
         days = series.step_us / _DAY_US
         is_calendar = 28 <= days <= 366 or any(abs(days - n) <= _JITTER * n for n in (0.5, 1, 7))
         if is_apart and not (is_calendar and (is_regular or has_numbers)):
-            return "key", "the values come in turn, each with readings at its own level"
+            return "key", "the values alternate, each with its own level"
         if not is_regular:
             is_key = not (has_numbers or is_calendar)
-            reason = "each value comes at regular times, but all together do not"
+            reason = "each value has regular times, but all of them together do not"
             return ("key" if is_key else doubt), reason
         if has_numbers and is_named:
             doubt = "unsure"
-        return (status if is_calendar else doubt), "the values come in turn"
+        return (status if is_calendar else doubt), "the values alternate"
 
     shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
     runs_of_chance = (1 - float((shares**2).sum())) * evidence.n_rows
@@ -364,18 +364,18 @@ def _reason_of_number(
     if column.n_values > 1 and evidence.is_timed:
         some = order[:: max(1, len(values) // _MAX_ROWS_OF_TIME)]
         if _is_calendar(values[some], evidence.times[some]):
-            return "what the calendar says of the time"
+            return "derived from the timestamp"
         if _is_second_time(values[some], evidence.times[some], codes[some]):
             return "a second time"
         if column.n_values == 2 and _tells_clock(values, evidence.times):
-            return "whether clocks are set forward"
+            return "the daylight saving flag"
         if not column.is_fraction and _counts_steps(values, evidence.times, codes, order):
             return "numbers the rows"
     name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
     if name_words & _STATUS_WORDS and not column.is_fraction:
         usual = np.bincount(column.codes).max() / n_seen
         if usual > 1 - _RARE_SHARE:
-            return "a status: nearly always the same whole number"
+            return "a status: almost always the same integer"
     return None
 
 
@@ -529,10 +529,10 @@ def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
 def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:
     """Return the reason why a column that holds no numbers has no role."""
     if column.name not in evidence.columns:
-        return "a second time" if column.kind == "time" else f"holds {column.kind}"
+        return "a second time" if column.kind == "time" else f"contains {column.kind}"
     cells = evidence.columns[column.name]
     if cells.n_values == 0:
-        return "holds nothing"
+        return "is empty"
     if cells.n_values == 1 and cells.texts:
         is_whole = "" if evidence.is_whole else " in the first rows"
         kind = "a time zone:" if cells.is_zone else "a unit:" if cells.is_unit else CONSTANT
@@ -546,7 +546,7 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
     if n_series > 1 and n_pairs <= n_series:
         return "units of measurement" if cells.is_unit else SAME_IN_SERIES
     if _TEXT_REPEATING_FACTOR * cells.n_values > evidence.n_rows:
-        return "text that hardly repeats"
+        return "free text"
     return STATUS
 
 
@@ -584,10 +584,10 @@ def propose_zones(
         return None
     by_offset = {minutes: np.concatenate(times) for minutes, times in offsets.items()}
     zones = zones_with_offsets(by_offset)
-    proposals = tuple(Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones)
+    proposals = tuple(Proposal(("--tz", zone), f"if they are in {zone}") for zone in zones)
     listed = ", ".join(map(format_utc_offset, sorted(offsets)[:_MAX_LISTED]))
-    message = f"the stamps carry several offsets from UTC ({listed}): they are read in UTC, where "
-    message += "what follows the clock of a place moves by an hour in summer"
+    message = f"the timestamps have several UTC offsets ({listed}); they are read in UTC, where "
+    message += "daily patterns shift by an hour in summer"
     listener(WarningEvent("several-offsets", message, len(offsets), proposals))
     return proposals
 
@@ -651,27 +651,27 @@ def rank_times(
         return usual_names.index(folded) if folded in usual_names else len(usual_names)
 
     if len(names) < 2 or max(map(len, stamps.values())) < _MIN_ROWS:
-        return [TimeReading(min(names or stamps, key=habit), "holds times")]
+        return [TimeReading(min(names or stamps, key=habit), "contains timestamps")]
     if _alternates_with_numbers(names, columns):
         return [TimeReading(name, "", is_sure=False) for name in names]
 
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the begin of an interval")]
+        return [TimeReading(names[0], "the start of an interval")]
     steps = {n: np.diff(np.unique(stamps[n][stamps[n] != NO_TIME])) for n in names}
     regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
     names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
     names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the most regular of several times")]
+        return [TimeReading(names[0], "the most regular of several timestamp columns")]
 
     if all(_is_other_zone(stamps[names[0]], stamps[name]) for name in names):
         n_moments = {name: len(np.unique(times)) for name, times in stamps.items()}
         most = max(n_moments.values())  # a clock that is set back shows some times twice
         merits = {
-            "carries an offset from UTC": [n for n in names if zones[n]],
-            "goes on where clocks are set back": [n for n in names if n_moments[n] == most],
-            "its name says that it is UTC": [n for n in names if _UTC_NAME.search(n)],
+            "has a UTC offset": [n for n in names if zones[n]],
+            "continues when clocks are set back": [n for n in names if n_moments[n] == most],
+            "its name says UTC": [n for n in names if _UTC_NAME.search(n)],
             "the other's name says local": [n for n in names if not _LOCAL_NAME.search(n)],
         }
         for reason, better in merits.items():
@@ -681,10 +681,10 @@ def rank_times(
 
     ordered = sorted(names, key=habit)
     if habit(ordered[0]) < habit(ordered[1]):
-        return [TimeReading(ordered[0], "the most usual name of several times")]
+        return [TimeReading(ordered[0], "the most common name for a timestamp")]
     first = [n for n in names if all(_comes_before(stamps[n], stamps[m]) for m in names)]
     if first:
-        return [TimeReading(first[0], "comes before the other times")]
+        return [TimeReading(first[0], "is the first of the timestamps")]
     return [TimeReading(name, "", is_sure=False) for name in names]
 
 

@@ -199,9 +199,9 @@ class Rows:
         if not has_begun.any():
             first = format_timestamp(min(int(times.min()) for times in self._times), tz)
             raise NotEnoughDataError(
-                f"--as-of {as_of} lies before the first reading, {first}",
+                f"--as-of {as_of} is before the first reading, {first}",
                 code="too-short",
-                hint="pass a later time",
+                hint="use a later time",
             )
 
         known = {c.name for c in context.schema.covariates if c.role == "known"}
@@ -423,7 +423,7 @@ def read_rows(
     report_skipped(source.rejected(), n_rows, config, context.listener)
     targets.warn_of_lost_digits(context.listener)
     for code, count in reader.repairs.items():
-        message = f"{REPAIR_MESSAGES[code]} ({count} stamp{'s' * (count > 1)})"
+        message = f"{REPAIR_MESSAGES[code]} ({count} timestamp{'s' * (count > 1)})"
         context.listener(WarningEvent(code, message, count))
 
     names = series.names if schema.series else list(schema.targets)
@@ -471,7 +471,7 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
             column = error.location and error.location.column
             is_trained = schema.step_us is not None  # a model knows which columns are texts
             if error.code == "not-a-number" and column in schema.covariate_names and not is_trained:
-                names = Proposal(("--categorical", str(column)), "if its values are names")
+                names = Proposal(("--categorical", str(column)), "if its values are categories")
                 error.proposals = (names, *error.proposals)
             raise
     n_expected = n_rows
@@ -485,7 +485,7 @@ def warn_of_similar_names(names: Sequence[str], listener: Listener) -> None:
         groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
     similar = [repr(name) for group in groups.values() if len(group) > 1 for name in group]
     if similar:
-        message = "names of series that differ by blanks or by case only"
+        message = "series names that differ only in blanks or case"
         listener(WarningEvent.for_names("similar-names", message, similar))
 
 
@@ -576,10 +576,10 @@ class TargetColumns:
                 location = self._source.location(row, name)
                 token = location.token or f"{largest:g}"
                 raise DataError(
-                    f"column {name!r} holds directions, but also a value beyond 360 degrees",
+                    f"column {name!r} contains directions, but also a value above 360 degrees",
                     code="no-direction",
                     location=location,
-                    proposals=[Proposal(("--na-values", token), "if it means a missing one")],
+                    proposals=[Proposal(("--na-values", token), "if it means missing")],
                 )
 
             if largest >= LARGE_READING:
@@ -641,7 +641,7 @@ class TargetColumns:
             and all(map(is_integer, column.sample))
         ]
         if rounded:
-            message = "whole numbers above 2^53, whose last digits are lost"
+            message = "integers above 2^53 lose their last digits"
             listener(WarningEvent.for_names("lost-digits", message, rounded))
 
 
@@ -682,10 +682,10 @@ class CovariateColumns:
         codes = [code_of.setdefault(x, len(code_of)) for x in encoded.dictionary.to_pylist()]
         if len(code_of) > _MAX_TEXTS:
             raise DataError(
-                f"column {name!r} holds more than {_MAX_TEXTS} different texts",
+                f"column {name!r} contains more than {_MAX_TEXTS} different texts",
                 code="too-many-categories",
                 location=Location(self._source.name, column=name),
-                hint="leave it out, or put its texts into groups",
+                hint="omit it, or group its values",
             )
 
         indices = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
@@ -718,7 +718,7 @@ def _finite_values(
     token = location.token or f"{values[np.argmax(sizes > MAX_READING)]:g}"
     options = ("--inf-as-na",) if np.isinf(largest) else ("--na-values", token)
     raise DataError(
-        f"column {name!r} holds a value that is {kind}",
+        f"column {name!r} contains a value that is {kind}",
         code="infinite",
         location=location,
         proposals=[Proposal(options, "to treat such values as missing")],

@@ -178,14 +178,16 @@ def check_zone(schema: Schema, trained: Schema) -> None:
 
     if schema.tz is None:
         raise DataError(
-            f"the model was trained on stamps with a zone ({trained.tz}), but these have none",
+            f"the model was trained on timestamps with a time zone ({trained.tz}), but these "
+            "have none",
             code="other-zone",
-            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that zone")],
+            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that time zone")],
         )
     raise DataError(
-        f"the model was trained on stamps without a zone, but these have one ({schema.tz})",
+        "the model was trained on timestamps without a time zone, but these have one "
+        f"({schema.tz})",
         code="other-zone",
-        hint="write the stamps without an offset, or train again on stamps that have one",
+        hint="write the timestamps without an offset, or retrain on this data",
     )
 
 
@@ -195,8 +197,8 @@ def check_counters(targets: Sequence[str], config: DataConfig) -> None:
     def check(option: str, name: str, names: Collection[str], rule: str = "") -> None:
         if name not in names:
             nearest = next(iter([*_similar(name, targets), *targets]), None)
-            hint = f"such as  {option} {shell_quote(f'{nearest}{rule}')}" if nearest else None
-            raise UsageError(f"{option} names {name!r}, but there is no such target", hint=hint)
+            hint = f"use e.g.  {option} {shell_quote(f'{nearest}{rule}')}" if nearest else None
+            raise UsageError(f"{option}: there is no target {name!r}", hint=hint)
 
     for name in config.counter:
         check("--counter", name, targets)
@@ -230,7 +232,7 @@ def check_column(
         f"{source} has no column {name!r}",
         code=code,
         location=Location(source, column=name),
-        proposals=[Proposal(options, "if it has another name now") for options in maps],
+        proposals=[Proposal(options, "if it was renamed") for options in maps],
         hint=hint,
     )
 
@@ -253,21 +255,21 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
     unit = (config.time_unit or unit_of(time)) if time.kind == "number" else None
     if unit is None and time.kind == "number":
         raise DataError(
-            f"column {time.name!r} holds numbers, such as {time.sample[0]}, and no unit alone makes"
-            " them times between 1990 and 2100",
+            f"the numbers in column {time.name!r}, such as {time.sample[0]}, do not look like "
+            "Unix time",
             code="time-unit",
             location=Location(source.name, column=time.name),
             proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
-            hint="name the column of the times that readings were taken at",
+            hint="choose the timestamp column with  --time , or add  --time-format , e.g. %Y%m%d",
         )
     if unit is None:
         example = f", such as {time.sample[0]!r}" if time.sample else ""
         raise DataError(
-            f"column {time.name!r} holds no times{example}",
+            f"cannot parse column {time.name!r} as timestamps{example}",
             code="not-a-time",
             location=Location(source.name, column=time.name),
             proposals=_other_times(source.columns, time),
-            hint="name the column of the times that readings were taken at",
+            hint="choose the timestamp column with  --time , or add  --time-format , e.g. %Y%m%d",
         )
     return unit
 
@@ -275,7 +277,7 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
 def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[Proposal]:
     """Return the columns but `time` that hold times, or numbers that count them, as options."""
     others = [column for column in columns if column is not time]
-    condition = "if its readings are of these times"
+    condition = "if that is the timestamp of the readings"
     names = [c.name for c in others if c.kind == "time" or (c.kind == "number" and unit_of(c))]
     proposals = [Proposal(("--time", name), condition) for name in names[:_N_SIMILAR]]
     if not proposals and time is None:
@@ -296,7 +298,7 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     if not is_even or (step == 1 and numbers[0] in (0, 1)):  # row numbers
         return []
     return [
-        Proposal(("--time", column.name, "--time-unit", unit), f"if it counts {name}")
+        Proposal(("--time", column.name, "--time-unit", unit), f"if it counts {name} since 1970")
         for unit, name in _UNIT_NAMES.items()
         if step * EPOCH_UNITS_US[unit] >= 1
     ]
@@ -315,17 +317,17 @@ def infer_schema(
         check_column(name, columns, source.name)
         if columns[name].kind == "nested":
             raise DataError(
-                f"column {name!r} of {source.name} is nested: its cells are lists or tables",
+                f"column {name!r} of {source.name} is nested (lists or tables in its cells)",
                 code="nested",
                 location=Location(source.name, column=name),
-                hint="write what they hold into columns of their own",
+                hint="flatten it into separate columns",
             )
 
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
-        counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
-        listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
+        counted = "Excel days" if unit == EXCEL else f"Unix time in {unit}"
+        listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
@@ -357,7 +359,7 @@ def infer_schema(
     empty = [c.name for c in unused if c.kind == "empty"]
     note_roles(source.name, time.name, series, targets, listener)
     if empty:
-        listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
+        listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
     note_left_out(reasons, numbers, listener)
     reasons |= {time.name: time_reason} | dict.fromkeys(key, series_reason)
     pairs = tuple(reasons.items())
@@ -407,7 +409,7 @@ def note_roles(
     layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
     listener(Notice(f"{source}: time {time!r}, {layout}"))
     if series is None and len(targets) > _MANY_TARGETS:
-        hint = f"{len(targets)} columns: a long table (time, series, value) takes less time to read"
+        hint = f"{len(targets)} columns; a long table (time, series, value) is faster to read"
         listener(Notice(hint))
 
 
@@ -419,7 +421,7 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
     """
     constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
     if constant:
-        message = "always the same number, left out"
+        message = "never changes, skipped"
         listener(WarningEvent.for_names("constant-series", message, constant))
     if reasons:
         listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
@@ -459,7 +461,7 @@ def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
 
     names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
     raise DataError(
-        f"no time column was found in {source.name}",
+        f"no timestamp column found in {source.name}",
         code="no-time-column",
         location=Location(source.name),
         proposals=_other_times(source.columns),
@@ -482,11 +484,12 @@ def _choose_of_times(
 
     names = [reading.name for reading in readings]
     raise DataError(
-        f"{join_names(list(map(repr, names)), 5)} hold times, and each may be that of readings",
+        f"{join_names(list(map(repr, names)), 5)} contain timestamps, and each could be the "
+        "time of the readings",
         code="several-times",
         location=Location(source.name, column=names[1]),
         proposals=[
-            Proposal(("--time", name, *options), "if its readings are of these times")
+            Proposal(("--time", name, *options), "if that is the timestamp of the readings")
             for name, options in _readings_of_times(names, source.columns).items()
         ],
     )
@@ -519,15 +522,15 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
         if evidence.comes_together(column):  # each series has its own zone
             continue
         raise DataError(
-            f"column {name!r} names the clocks that the stamps are of: "
+            f"column {name!r} names the time zones of the timestamps: "
             f"{', '.join(column.texts[:_N_SIMILAR])}",
             code="zone-column",
             location=Location(source.name, column=name),
             proposals=[
-                Proposal(("--tz", zone), "if that is the zone")
+                Proposal(("--tz", zone), "if that is the time zone")
                 for zone in zones_of(column, evidence)[:MAX_OFFERED_ZONES]
             ],
-            hint="else write the offset, such as +01:00, in every stamp",
+            hint="or write the offset, such as +01:00, in every timestamp",
         )
 
 
@@ -540,7 +543,7 @@ def _infer_series(
     """
     known = next((c.name for c in source.columns if c.is_series), None)
     if known is not None:
-        return known, "the folder says so"
+        return known, "from the folder names"
     readings = rank_keys(evidence, names)
     best = readings[0]
     if best.is_sure:
@@ -556,7 +559,7 @@ def _infer_series(
         reason = "if it is a status or a note of one sensor"
         proposals.append(Proposal(("--id-from-columns",), reason))
     raise DataError(
-        f"column {listed} may name the series, or not: {best.reason}",
+        f"column {listed} may or may not name the series: {best.reason}",
         code="ambiguous-roles",
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,
@@ -571,20 +574,20 @@ def _covariates(
         used = config.named_columns
         names = [c.name for c in columns.values() if c.kind == "text" and c.name not in used]
         raise UsageError(
-            "--static needs a table with a column that names the series",
+            "--static needs a long table with --series",
             proposals=[
                 Proposal(("--series", name), f"if {name!r} names the series")
                 for name in names[:_N_SIMILAR]
             ],
-            hint="the table has one series only" if not names else None,
+            hint="the table has only one series" if not names else None,
         )
     for name in config.categorical:
         if name not in (*config.known, *config.past, *config.static):
             raise UsageError(
-                f"column {name!r} is to hold names, but has no role",
+                f"--categorical {name!r} has no role",
                 proposals=[
-                    Proposal(("--past", name), "if it is known up to now"),
-                    Proposal(("--known", name), "if it is known ahead"),
+                    Proposal(("--past", name), "if it is known only up to the present"),
+                    Proposal(("--known", name), "if it is known in advance"),
                 ],
             )
 
@@ -611,7 +614,7 @@ def _check_targets(source: Source, targets: tuple[str, ...], *, explicit: bool) 
     for name in targets:
         column = by_name[name]
         if explicit and column.kind != "number":
-            problem = "is empty" if column.kind == "empty" else "does not hold numbers"
+            problem = "is empty" if column.kind == "empty" else "is not numeric"
             example = f": {column.sample[0]!r}" if column.sample else ""
             raise DataError(
                 f"the target {name!r} {problem}{example}",
@@ -647,8 +650,8 @@ def _hint_for_text(source: Source) -> str:
     """Return a hint that shows a cell of a column of text."""
     text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
     if text is None:
-        return "a column to forecast must hold numbers"
-    return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
+        return "a column to forecast must be numeric"
+    return f"a column to forecast must be numeric, but {text.name!r} contains {text.sample[0]!r}"
 
 
 def canonical_name(name: str) -> str:

@@ -233,12 +233,12 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
             too_late = late[times[late] > now_us + step_us]
             if len(too_late):
                 raise DataError(
-                    "a reading has a time that has not come yet",
+                    "a reading has a timestamp in the future",
                     code="future",
                     location=context.source.location(
                         n_before + int(too_late[0]), context.schema.time
                     ),
-                    proposals=[Proposal(("--allow-future",), "if it is meant")],
+                    proposals=[Proposal(("--allow-future",), "if that is intended")],
                     hint="correct the clock of the sensor",
                 )
             n_early += len(late)
@@ -246,5 +246,5 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
 
     if n_early:
         limit = format_duration(step_us)
-        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
+        message = f"{n_early} readings are ahead of the clock, by at most {limit}"
         context.listener(WarningEvent("future", message, n_early))

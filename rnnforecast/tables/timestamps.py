@@ -58,9 +58,9 @@ _EXCEL_UNITS = (3600.0, 60.0, 1.0, 0.001)
 _EXCEL_ERROR_S = 5e-6
 """What doubles leave of a time in days, as seconds."""
 REPAIR_MESSAGES = {
-    "hour-24": "24:00 is read as midnight of the next day",
-    "leap-second": "a leap second is read as the end of the second before",
-    "interval": "a stamp from one time to another is read as the first",
+    "hour-24": "24:00 read as midnight of the next day",
+    "leap-second": "leap second read as the end of the previous second",
+    "interval": "time interval read as its start",
 }
 """Messages, by warning code, for stamps that are read as a time near by."""
 _END_OF_TIME_US = 2.0**63
@@ -121,12 +121,12 @@ def _check_zone_names(column: Column, source: str) -> None:
         return
     zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in known_zones() else ())
     raise DataError(
-        f"the stamps in column {column.name!r} name a zone {name!r}, "
-        + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),
+        f"the timestamps in column {column.name!r} have a time zone {name!r}, "
+        + (f"which could be {' or '.join(zones)}" if zones else "which is unknown"),
         code="zone-name",
         location=Location(source, column=column.name),
-        proposals=[Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones],
-        hint=None if zones else "say which zone it is",
+        proposals=[Proposal(("--tz", zone), f"if they are in {zone}") for zone in zones],
+        hint=None if zones else "add the time zone with  --tz",
     )
 
 
@@ -181,7 +181,7 @@ class TimestampReader:
         if array.null_count:
             is_missing = array.is_null().to_numpy(zero_copy_only=False)
             raise self._error(
-                "a row has no time stamp",
+                "a row has no timestamp",
                 "missing-time",
                 n_before + int(np.argmax(is_missing)),
                 hint="remove the row",
@@ -210,10 +210,10 @@ class TimestampReader:
             )
             years = f"{min(first, year):04d}:{max(end, year + 1)}"
             raise self._error(
-                f"a time stamp lies outside the years {first} to {end}",
+                f"a timestamp is outside the years {first} to {end}",
                 "time-range",
                 n_before + row,
-                proposals=[Proposal(("--time-range", years), "if it is right")]
+                proposals=[Proposal(("--time-range", years), "if it is correct")]
                 * (1 <= year < 3000),
                 hint="correct or remove the row",
             )
@@ -240,8 +240,8 @@ class TimestampReader:
             text = str(array[row])
             is_of_years = len({form.year_place for form in error.forms}) > 1
             raise self._error(
-                f"day{', month and year' if is_of_years else ' and month'} cannot be told apart in "
-                f"column {column!r}",
+                f"day{', month and year' if is_of_years else ' and month'} cannot be "
+                f"distinguished in column {column!r}",
                 "ambiguous-date",
                 n_before + row,
                 proposals=[
@@ -255,7 +255,7 @@ class TimestampReader:
             raise self._not_a_time(array, parsed.is_bad, n_before)
         if parsed.is_mixed.any():
             raise self._error(
-                f"some stamps in column {column!r} carry an offset from UTC, others none",
+                f"some timestamps in column {column!r} have a UTC offset, others do not",
                 "mixed-zones",
                 n_before + int(np.argmax(parsed.is_mixed)),
                 hint="write the offset, such as +01:00 or Z, in every row or in none",
@@ -263,11 +263,13 @@ class TimestampReader:
         if parsed.repairs["leap-second"] and not self.clamps_leap_seconds:
             has_leap_second = [_LEAP_SECOND.search(str(text)) is not None for text in array]
             raise self._error(
-                "a stamp names a leap second, which no clock here has",
+                "a timestamp is a leap second",
                 "leap-second",
                 n_before + has_leap_second.index(True),
                 proposals=[
-                    Proposal(("--leap-second", "clamp"), "to read it as the end of the one before")
+                    Proposal(
+                        ("--leap-second", "clamp"), "to read it as the end of the previous second"
+                    )
                 ],
             )
         self.repairs.update(parsed.repairs)
@@ -305,24 +307,22 @@ class TimestampReader:
 
         if len(good) and is_stamp(text):
             return self._error(
-                f"column {column!r} has stamps of several formats, such as {str(array[good[0]])!r} "
-                f"and {text!r}",
+                f"column {column!r} has timestamps in several formats, such as "
+                f"{str(array[good[0]])!r} and {text!r}",
                 "several-formats",
                 n_before + first,
-                hint="write all of them in one format; which is meant is not guessed row by row",
+                hint="write all of them in one format",
             )
 
         hint, forms = "correct or remove the row", []
         if self.parser.format is not None:
-            hint = f"each must have the form {self.parser.format!r}"
+            hint = f"the expected format is {self.parser.format!r}"
             forms = [] if len(good) else infer_forms(array.to_pylist())[:_MAX_FORMS]
         elif not len(good):
-            hint = (
-                f"the form of {text!r} is not known: say it as strftime does, or write 2024-05-31"
-            )
+            hint = f"the format of {text!r} is unknown; add  --time-format , or write 2024-05-31"
         return self._error(
             f"{n_bad} value{'s' * (n_bad > 1)} in column {column!r} "
-            f"{'are' if n_bad > 1 else 'is'} not a time",
+            f"{'are' if n_bad > 1 else 'is'} not a timestamp",
             "not-a-time",
             n_before + first,
             proposals=[
@@ -374,7 +374,7 @@ class AmbiguousDateError(ValueError):
     """Every stamp can be read in several forms, such as with day and month either way round."""
 
     def __init__(self, forms: Sequence[StampForm]) -> None:
-        super().__init__("the form of the stamps is ambiguous")
+        super().__init__("the format of the timestamps is ambiguous")
         self.forms = tuple(forms)
 
 
@@ -487,10 +487,10 @@ def tz_localize(
     if is_ambiguous.any():
         row = int(repeated[np.argmax(is_ambiguous)])
         raise DataError(
-            f"{wall[row]} occurs twice in {tz}, and the order of the rows does not tell which",
+            f"{wall[row]} occurs twice in {tz}, and the row order does not show which is which",
             code="ambiguous-time",
             location=locate(int(order[row])),
-            hint="write the offset from UTC in every stamp, or sort the rows by time",
+            hint="write the UTC offset in every timestamp, or sort the rows by time",
         )
 
     is_dst = np.zeros(n_local, np.bool_)
@@ -503,7 +503,7 @@ def tz_localize(
             code="nonexistent-time",
             location=locate(int(order[row])),
             proposals=[
-                Proposal(("--tz", zone), "if the clock knows no summer time")
+                Proposal(("--tz", zone), "if the clock has no daylight saving time")
                 for zone in (_standard_offset(wall[row], tz), "UTC")
             ],
         )

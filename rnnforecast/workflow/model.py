@@ -145,7 +145,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             "only read it again if you trust the model",
             code="untrusted-source",
             proposals=[Proposal(("--trust-source",), "to read it again")],
-            hint="or pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
+            hint="or pass the data:  rnnforecast predict DATA",
         )
     return source
 
@@ -240,7 +240,7 @@ def forecast(
     needed = ~rule.lacks_history(past)
     unknown = check_known_ahead(past, ready.horizon, needed=needed)
     if unknown.any():
-        message = "ended before the others, and the future values does not begin there"
+        message = "ended earlier than the others, and the future values do not start there"
         events(WarningEvent.for_names("missing-future", message, take_names(past.names, unknown)))
 
     forecaster = forecaster or restore(ready.artifact)

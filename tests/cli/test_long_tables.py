@@ -49,7 +49,7 @@ def test_each_target_of_each_machine_is_forecast_and_can_be_named(command: Comma
 
     outcome = command("predict", "part.csv", "-o", "part-forecast.csv")
     assert list(dict.fromkeys(pd.read_csv("part-forecast.csv").series)) == NAMES[:2]
-    assert "not in these readings" in outcome.err
+    assert "not in the data" in outcome.err
     assert command("predict", "-q", "--bounds", "level=0:1").code == 2
 
 
@@ -60,7 +60,7 @@ def test_check_says_which_columns_are_what_and_why(command: Command) -> None:
     roles = {column["name"]: (column["role"], column["why"]) for column in document["columns"]}
 
     assert [series["name"] for series in document["series"]] == NAMES
-    assert roles["site"] == roles["machine"] == ("series", "it tells repeated times apart")
+    assert roles["site"] == roles["machine"] == ("series", "it distinguishes repeated timestamps")
     assert roles["lat"] == ("not used", "the same for each series at all times")
     screen = command("check", "data.csv").out
     assert "series site, machine; target temp, flow; not used lat (the same" in screen

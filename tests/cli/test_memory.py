@@ -122,7 +122,7 @@ def test_what_was_found_at_training_stands_in_the_card_and_the_report(
     assert memory["verdict"] in VERDICTS
     assert f"{memory['effective_memory']} of 24 steps" in card
     page = report.read_text()
-    assert "How far back the network remembers" in page
+    assert "How much history the network uses" in page
     assert "Gradient by lag" in page
 
 

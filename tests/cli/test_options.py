@@ -139,7 +139,9 @@ def test_a_list_option_takes_one_text_with_commas(
 
 
 def test_a_list_of_numbers_refuses_what_is_none(parse: Parse) -> None:
-    with pytest.raises(UsageError, match=r"--levels takes numbers with commas, not '0\.1;0\.9'"):
+    with pytest.raises(
+        UsageError, match=r"--levels takes comma-separated numbers, not '0\.1;0\.9'"
+    ):
         parse("--levels", "0.1;0.9")
 
 

@@ -94,7 +94,7 @@ def test_formats_of_predict_are_read_again(command: Command) -> None:
     [
         (["--forecast", "nix.csv"], 4, "there is no forecast nix.csv"),
         (["--forecast", "data.csv"], 4, "it has no column 'series'"),
-        (["--output", "picture.jpg"], 2, "end its name with one of .png, .svg, .html"),
+        (["--output", "picture.jpg"], 2, "use a name that ends in one of .png, .svg, .html"),
         (["--output", "forecast.png", "--forecast", "forecast.txt"], 2, "cannot tell the format"),
         (["--data", "nix.csv"], 4, "nix.csv"),
         (["--data", "data.csv", "--history", "0"], 2, "--history"),
@@ -239,7 +239,7 @@ def test_a_version_holds_a_report_and_a_backtest_writes_one(command: Command) ->
     version = Path("model/CURRENT").read_text().strip()
     page = (Path("model/versions") / version / "report.html").read_text()
     assert "Forecasts of flow, level" in page
-    assert "Forecasts of readings that the network had not seen" in page
+    assert "Forecasts of held-out data" in page
 
     outcome = command("backtest", "data.csv", "--report", "page.html", *SMALL)
     assert "written: page.html" in outcome.out

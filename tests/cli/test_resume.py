@@ -84,8 +84,8 @@ def test_an_interrupted_training_publishes_nothing_and_says_how_to_go_on(
     done = process.wait()
     assert time.monotonic() - began < 10
     assert done.code == CODES[number]
-    assert "stopping after this step; a second signal ends at once\n" in done.err
-    hint = "the training is kept: the same command with  --resume  goes on"
+    assert "stopping after this step; a second signal stops immediately\n" in done.err
+    hint = "the checkpoint is saved; continue with the same command and  --resume"
     if more:
         error = json.loads(done.err.splitlines()[-1])["error"]
         assert error["exit"] == CODES[number]

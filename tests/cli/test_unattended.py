@@ -125,7 +125,7 @@ def test_a_pipe_that_nobody_reads_is_a_warning(command: Command, place: Path) ->
 
     assert time.monotonic() - started < 30
     assert outcome.code == 0
-    assert "pipe/log cannot be written: nobody reads this pipe" in outcome.err
+    assert "pipe/log cannot be written: nothing reads from this pipe" in outcome.err
     assert command("status", place / "job.toml", "--json").document["last_success_age_s"] < 60
 
 

@@ -948,7 +948,7 @@ def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
 
         error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
 
-        assert f"tensor {name} holds a value that is not finite" in error.message
+        assert f"tensor {name} contains a value that is not finite" in error.message
 
 
 # Rule 7: the self-test

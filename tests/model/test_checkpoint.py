@@ -272,8 +272,8 @@ def test_what_a_signal_does_is_reported_at_once(place: Checkpoints) -> None:
     with pytest.raises(Asked):
         fit(NOISY, QUICK, listen, members=FOUR, checkpoints=place)
     assert [event.message for event in events if isinstance(event, Notice)] == [
-        "there is no checkpoint to go on from: training begins anew",
-        "stopping after this step; a second signal ends at once",
+        "no checkpoint found; training starts from the beginning",
+        "stopping after this step; a second signal stops immediately",
     ]
 
 

@@ -98,7 +98,7 @@ def test_all_are_warned_once_of_what_any_rank_was():
         return found
 
     merged = [
-        WarningEvent("stuck-sensor", "sensors stand still: a (and 5 more of other ranks)", 7),
+        WarningEvent("stuck-sensor", "sensors stand still: a (and 5 more of other processes)", 7),
         gap,
     ]
     assert together(2, heard) == [[Notice("step 1 h"), *merged], merged]

@@ -180,7 +180,7 @@ def test_errors_say_what_is_wrong_with_a_store(
     with objectstore.denying() as port:
         denied = failure(f"s3://b/x?endpoint_override=127.0.0.1:{port}&scheme=http")
     assert isinstance(denied, PermissionError)
-    assert denied.strerror == "the store denies access"
+    assert denied.strerror == "the store denied access"
     gone = failure(f"s3://b/x?endpoint_override=127.0.0.1:{port}&scheme=http&region=x")
     assert isinstance(gone, TimeoutError)
     assert "does not answer" in str(gone.strerror)

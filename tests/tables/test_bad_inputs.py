@@ -37,7 +37,7 @@ def test_one_row_is_not_enough(tmp_path):
     error = failure(write(tmp_path / "one.csv", HEADER, *hourly(1)))
 
     assert (type(error), error.exit_code) == (NotEnoughDataError, 5)
-    assert error.message.startswith("1 row of readings is not enough")
+    assert error.message.startswith("1 row is not enough")
     assert "lookback + horizon" in error.message
 
 

@@ -254,7 +254,7 @@ def test_a_rank_may_have_nothing_but_series_without_readings():
     assert any(
         isinstance(event, WarningEvent) and event.code == "empty-series" for event in heard[1]
     )
-    with pytest.raises(DataError, match="holds no reading"):
+    with pytest.raises(DataError, match="has no readings"):
         read_parts(pa.Table.from_pandas(silent), pa.Table.from_pandas(silent[:30]))
 
 

@@ -464,7 +464,7 @@ def test_a_single_moment_is_its_own_first_and_last():
         ("2024-05-01T00:00+02:00", "2024-05-02", HOUR_US, "zone"),
         ("yesterday", "2024-05-01", HOUR_US, "yesterday"),
         ("2024-05-01", "01.06.2024", HOUR_US, "01.06.2024"),
-        ("2000-01-01", "2024-01-01", 1_000_000, "--every longer"),
+        ("2000-01-01", "2024-01-01", 1_000_000, "use a longer --every"),
     ],
 )
 def test_moments_that_cannot_be_meant_are_a_usage_error(first, last, every_us, what):
