@@ -197,7 +197,7 @@ def test_a_killed_rank_is_started_again_and_all_go_on(
     code, out, err = job.end()
 
     assert code == 0, err
-    assert "training goes on after step" in err
+    assert "resuming training after step" in err
     assert out.count("saved:") == 1
     assert weights_of(tmp_path / "model") == weights_of(undisturbed)
 
@@ -210,7 +210,7 @@ def test_a_stopped_rank_is_waited_for_and_then_told_of(plant: Path, tmp_path: Pa
     lines = []
     for line in job.process.stderr:
         lines.append(line)
-        if "another rank did not answer in time" in line:
+        if "another process did not respond in time" in line:
             break
     else:
         pytest.fail("".join(lines))
@@ -235,7 +235,7 @@ def test_a_signal_leaves_a_checkpoint_that_both_go_on_from(
     code, _, err = launched(plant, tmp_path / "model", *LONG, "--resume").end()
 
     assert code == 0, err
-    assert "training goes on after step" in err
+    assert "resuming training after step" in err
     assert weights_of(tmp_path / "model") == weights_of(undisturbed)
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_shared_out_is_told(tmp_path: Path) -> None:
     code, _, err = launched(data, tmp_path / "model", *NETWORK).end()
 
     assert code != 0
-    assert "there are 2 ranks, but only 1 bucket" in err
+    assert "there are 2 processes, but only 1 bucket" in err
     assert not (tmp_path / "model" / "CURRENT").exists()
 
 
@@ -262,7 +262,7 @@ def test_ray_starts_ranks_that_come_to_the_same_though_one_dies(
     model = tmp_path / "model"
     model.mkdir()
     checkpoint = model / "checkpoint.safetensors"
-    checkpoint.write_text("of another training")
+    checkpoint.write_text("of a different training")
     line = [sys.executable, "-m", "rnnforecast", "train", str(plant), "-m", str(model), *LONG]
     process = subprocess.Popen(
         [*line, "--engine", "ray", "--workers", "2"],

@@ -76,12 +76,12 @@ def test_a_url_with_a_secret_is_refused_without_quoting_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["s3://", "s3:///a.csv", "s3://?scheme=http"])
 def test_a_url_without_a_bucket_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="names no bucket"):
+    with pytest.raises(UsageError, match="needs a bucket"):
         parse_url(text)
 
 
 def test_a_sign_that_begins_a_query_is_none_of_a_pattern() -> None:
-    with pytest.raises(UsageError, match="cannot stand in the query"):
+    with pytest.raises(UsageError, match="is not allowed in the query"):
         parse_url("s3://bucket/a?b.csv=")
 
     assert parse_url("s3://bucket/a?").key == "a"

@@ -220,7 +220,7 @@ def test_refit_learns_from_the_readings_that_have_come_since(
     again = command("backtest", "data.csv", *options, "--refit", "5")
 
     assert again.code == 0
-    assert again.err.count("trained 1 member(s), ") == 4
+    assert again.err.count("trained 1 network (") == 4
     assert once.document["n_windows"] == again.document["n_windows"]
     mae = [o.document["metrics"]["ridge"]["mae"] for o in (once, again)]
     assert mae[1] != mae[0]
@@ -266,7 +266,7 @@ def test_a_version_without_newer_readings_says_what_is_missing(
     outcome = command("backtest", trained / "data.csv", "-m", trained / "model", "--json")
 
     assert outcome.code == 5
-    assert "has learnt from the readings until 2024-01-17 15:00:00" in outcome.error["message"]
+    assert "was trained on data until 2024-01-17 15:00:00" in outcome.error["message"]
 
 
 @pytest.mark.parametrize(

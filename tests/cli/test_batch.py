@@ -381,11 +381,11 @@ def test_another_model_is_another_forecast_beside_the_one_active(
     [
         (["--shard", "3/3"], "is not I/N"),
         (["--shard", "x"], "is not I/N"),
-        (["--shard", "0/3", "--commit"], "different tasks"),
+        (["--shard", "0/3", "--commit"], "cannot be combined"),
         (["--workers", "0"], "between 1 and"),
-        (["--commit", "--workers", "2"], "by themselves"),
-        (["--commit", "--address", "auto"], "Ray cluster"),
-        (["--commit", "--future", "x.csv"], "a bucket holds some"),
+        (["--commit", "--workers", "2"], "already include --commit"),
+        (["--commit", "--address", "auto"], "needs --engine ray"),
+        (["--commit", "--future", "x.csv"], "cannot be used with buckets"),
         (["--commit", "--plot"], "a folder of Parquet files"),
     ],
 )

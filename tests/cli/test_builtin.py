@@ -32,7 +32,7 @@ def forecast(path: str | Path = "forecast.csv") -> pd.DataFrame:
 def test_without_a_model_readings_are_forecast_at_once(command: Command, readings: Path) -> None:
     outcome = command("predict", "data.csv")
     assert outcome.code == 0, outcome.err
-    assert "built-in network, which has not learnt from these readings" in outcome.err
+    assert "built-in network, which was not trained on this data" in outcome.err
     assert list(forecast()) == ["series", "timestamp", "forecast", "q10", "q90"]
     rows = forecast()
     assert len(rows) == 48 and list(dict.fromkeys(rows["series"])) == ["flow", "level"]
@@ -103,7 +103,7 @@ def test_covariates_are_left_out_and_said_to_be(command: Command) -> None:
     table.to_csv("more.csv", index=False)
     outcome = command("predict", "more.csv", "--known", "setpoint", "-o", "more_forecast.csv")
     assert outcome.code == 0, outcome.err
-    assert "knows no covariates" in outcome.err
+    assert "uses no covariates" in outcome.err
     command("predict", "data.csv", "-q")
     pd.testing.assert_frame_equal(forecast("more_forecast.csv"), forecast())
 
@@ -161,7 +161,7 @@ def test_a_table_may_consist_of_it_alone(command: Command) -> None:
 def test_a_trained_network_may_do_without_it(command: Command) -> None:
     outcome = command("train", "data.csv", "--network", "trained", "--steps", "2", "-H", "6")
     assert outcome.code == 0, outcome.err
-    assert "forecasts are 100 % trained" in outcome.err
+    assert "forecast: 100 % trained network" in outcome.err
     refused = command("train", "data.csv", "--network", "builtin", "--hidden", "8")
     assert refused.code == 2
 

@@ -94,7 +94,7 @@ def test_a_signal_after_the_last_one_says_that_all_is_done(warm: Warm, place: Pa
     env = {"RNNFORECAST_CRASH_AT": f"run-published:{N}:TERM"}
     done = warm.start("run", place / "job.toml", *span_of(place), cwd=place, env=env).wait()
     assert (done.code, n_published(place)) == (9, N)
-    assert "all is done and published" in done.err
+    assert "the result is complete and published" in done.err
 
 
 def test_a_time_limit_tells_how_many_are_published(

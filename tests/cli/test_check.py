@@ -91,7 +91,7 @@ def test_a_model_that_fits_says_nothing(command: Command, trained: Path) -> None
         (lambda f: f.iloc[::2], 4, "every 1 h"),
         (lambda f: f.assign(flow=1.8 * f.flow + 132), 3, "flow"),
         (lambda f: f.assign(level=f.level.where(f.index < 300)), 3, "level"),
-        (lambda f: f.iloc[-5:], 3, "less than half of"),
+        (lambda f: f.iloc[-5:], 3, "fewer than half of"),
     ],
     ids=["renamed", "other step", "other unit", "silent", "short"],
 )

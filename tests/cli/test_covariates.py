@@ -78,7 +78,7 @@ def test_what_is_not_known_ahead_is_an_error_with_the_stamps(command: Command, m
     assert outcome.code == 4
     assert outcome.error["code"] == "missing-future"
     assert (
-        "'setpoint' is not known for 'y' at 2024-01-22 00:00:00, 2024-01-22 01:00:00"
+        "'setpoint' has no value for 'y' at 2024-01-22 00:00:00, 2024-01-22 01:00:00"
         in (outcome.error["message"])
     )
     assert "--future" in outcome.error["hint"]
@@ -159,7 +159,7 @@ def test_noise_is_left_out_and_then_not_asked_for(command: Command) -> None:
         table.drop(columns="setpoint").to_csv("data.csv", index=False)
         assert command("predict", "-q").code == 0
         outcome = command("predict", "--future", "plan.csv")
-        assert outcome.code == 0 and "--future is not read" in outcome.err
+        assert outcome.code == 0 and "--future is ignored" in outcome.err
 
 
 CALENDAR = ["--season", "24", "--calendar", "weekday", "--holidays", "DE", "-H", "24"]
@@ -357,7 +357,7 @@ def test_a_series_that_only_the_plan_has_is_named(command: Command, several: Pat
     outcome = command("predict", *arguments, "-m", several)
 
     assert outcome.code == 0
-    assert "plan.csv without readings, not used: c" in outcome.err
+    assert "plan.csv without readings, ignored: c" in outcome.err
     assert set(pd.read_csv("forecast.csv")["series"]) == {"a", "b"}
 
 

@@ -54,7 +54,7 @@ def test_a_person_reads_a_curve_tables_and_a_verdict(command: Command, trained: 
 
     assert outcome.code == 0
     lines = outcome.out.splitlines()
-    assert lines[0].startswith("loss with the last k readings")
+    assert lines[0].startswith("loss with only the last k readings")
     assert any(line.startswith("effective memory: ") for line in lines)
     assert any(line.startswith("verdict: ") for line in lines)
     assert any("24 steps (1 d)" in line for line in lines)
@@ -172,7 +172,7 @@ def test_a_rate_that_is_far_too_high_is_called_exploding_and_what_is_advised_tra
     good = command(*line, "-m", "good", *bad.document["memory"]["advice"].split())
 
     assert bad.document["memory"]["verdict"] == "EXPLODING"
-    assert "warning: EXPLODING: member " in bad.err
+    assert "warning: EXPLODING: network " in bad.err
     (report,) = Path("bad").glob("versions/*/report.html")
     assert "EXPLODING: in training" in report.read_text()
     assert command("memory", "-m", "bad", "--json").document["verdict"] == "EXPLODING"

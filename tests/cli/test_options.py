@@ -234,7 +234,7 @@ def test_a_variable_that_happens_to_name_a_version_changes_nothing(
 ) -> None:
     monkeypatch.setenv("RNNFORECAST_VERSION", value)
 
-    assert "there is no model" in command("show").err
+    assert "no model found" in command("show").err
 
 
 def test_keys_of_a_file_are_written_with_hyphens_or_underscores(parse: Parse) -> None:
@@ -301,7 +301,7 @@ def test_an_unknown_key_or_table_names_the_nearest_known_one(
 
     assert repr(unknown) in caught.value.message
     assert "rnnforecast.toml" in caught.value.message
-    assert caught.value.hint == f"the nearest known one is {nearest!r}"
+    assert caught.value.hint == f"did you mean {nearest!r}"
 
 
 def test_an_unknown_key_like_no_other_lists_those_that_are_known(parse: Parse) -> None:
@@ -317,12 +317,12 @@ def test_an_unknown_key_like_no_other_lists_those_that_are_known(parse: Parse) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"[paint\n", "cannot be read"),
-        (b"[paint]\na = 1\na = 2\n", "cannot be read"),
-        (b"[paint]\nhorizon = '\xff'\n", "cannot be read"),
-        (b"paint = 3\n", "not a table"),
-        (b"[[paint]]\nhorizon = 3\n", "not a table"),
-        (b"[paint]\nconfig = 'x.toml'\n", "not known"),
+        (b"[paint\n", "cannot read"),
+        (b"[paint]\na = 1\na = 2\n", "cannot read"),
+        (b"[paint]\nhorizon = '\xff'\n", "cannot read"),
+        (b"paint = 3\n", "must be a table"),
+        (b"[[paint]]\nhorizon = 3\n", "must be a table"),
+        (b"[paint]\nconfig = 'x.toml'\n", "unknown key"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_a_usage_error_that_names_it(
@@ -337,7 +337,7 @@ def test_a_file_that_cannot_be_meant_is_a_usage_error_that_names_it(
 
 
 def test_a_file_that_is_named_must_be_there(parse: Parse) -> None:
-    with pytest.raises(UsageError, match=r"missing\.toml cannot be read"):
+    with pytest.raises(UsageError, match=r"missing\.toml cannot read"):
         parse("--config", "missing.toml")
 
 

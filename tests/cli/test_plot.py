@@ -77,7 +77,7 @@ def test_series_are_chosen_by_name(command: Command) -> None:
 
     outcome = command("plot", "--series", "levle")
     assert outcome.code == 2
-    assert "the nearest is 'level'" in outcome.err
+    assert "did you mean 'level'?" in outcome.err
 
 
 @pytest.mark.usefixtures("forecast")
@@ -92,8 +92,8 @@ def test_formats_of_predict_are_read_again(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--forecast", "nix.csv"], 4, "there is no forecast nix.csv"),
-        (["--forecast", "data.csv"], 4, "it has no column 'series'"),
+        (["--forecast", "nix.csv"], 4, "forecast file nix.csv does not exist"),
+        (["--forecast", "data.csv"], 4, "column 'series' is missing"),
         (["--output", "picture.jpg"], 2, "use a name that ends in one of .png, .svg, .html"),
         (["--output", "forecast.png", "--forecast", "forecast.txt"], 2, "cannot tell the format"),
         (["--data", "nix.csv"], 4, "nix.csv"),
@@ -203,7 +203,7 @@ def test_anomalies_are_listed_in_the_file_and_in_short(command: Command) -> None
 
     assert shown.code == 0
     assert "written: rows.csv" in shown.out
-    assert "has learnt from the readings until 2024-01-17 15:00:00" in shown.err
+    assert "was trained on data until 2024-01-17 15:00:00" in shown.err
     assert rows.columns.tolist() == ["series", "timestamp", "actual", "q10", "q90", "surprise"]
     most = rows.loc[rows.surprise.idxmax()]
     assert (most.series, most.timestamp) == ("flow", table.timestamp[390])

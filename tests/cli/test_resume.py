@@ -117,7 +117,7 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
     assert process.wait().code == 143
     again = forking.run("train", data, *OPTIONS, *WINDOWS, "--resume", cwd=tmp_path)
     assert again.code == 0
-    assert "training goes on after step" in again.err
+    assert "resuming training after step" in again.err
     assert weights(tmp_path / "model") == weights(whole[0])
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["CURRENT", "versions"]
 
@@ -240,8 +240,8 @@ def test_other_options_are_refused_with_what_differs(
     before = stopped.read_bytes()
     outcome = command("train", data, *QUICK, "--resume", "--seed", "3", "--json")
     assert outcome.code == 2
-    assert "seed was 0, and is 3" in outcome.error["message"]
-    assert "leave out  --resume" in outcome.error["hint"]
+    assert "seed was 0, now 3" in outcome.error["message"]
+    assert "omit  --resume" in outcome.error["hint"]
     assert stopped.read_bytes() == before
 
 
@@ -252,7 +252,7 @@ def test_other_readings_are_refused(
     (tmp_path / "other.csv").write_text("\n".join([*changed[:-1], changed[-1][:-1] + "1"]))
     outcome = command("train", "other.csv", *QUICK, "--resume")
     assert outcome.code == 2
-    assert "other readings" in outcome.err
+    assert "different readings" in outcome.err
     assert stopped.exists()
 
 
@@ -299,7 +299,7 @@ def test_a_signal_while_a_version_is_published_counts_afterwards(
     outcome = command("train", data, *QUICK)
     signal.signal(signal.SIGINT, before)
     assert outcome.code == 9
-    assert "all is done and published" in outcome.err
+    assert "the result is complete and published" in outcome.err
     assert Path("model", "CURRENT").exists()
 
 

@@ -60,7 +60,7 @@ def test_a_challenger_that_is_better_is_activated_and_says_why(
 
     assert decision["promoted"] is True, decision["reason"]
     assert decision["mase"] <= 0.99 * decision["active_mase"]
-    assert "activated" in decision["reason"] and "new readings" in decision["reason"]
+    assert "activated" in decision["reason"] and "new data" in decision["reason"]
     assert active(place) == decision["challenger"] != first
     manifest = json.loads((place / "out/run.json").read_text())
     assert manifest["retrain"] == decision

@@ -324,7 +324,7 @@ def test_an_output_among_the_readings_is_refused(command: Command, place: Path) 
     change(place, '"data.csv"', '"*.csv"')
     change(place, "out/forecast.csv", "forecast.csv")
     outcome = run(command, place)
-    assert outcome.code == 2 and "would lie among" in outcome.err
+    assert outcome.code == 2 and "is inside the folder of" in outcome.err
 
 
 def test_two_jobs_do_not_share_a_manifest(command: Command, place: Path) -> None:
@@ -451,7 +451,7 @@ def test_use_puts_another_version_active_and_back(command: Command, place: Path)
     outcome = command("use", first, "-m", place / "model", "--json")
     assert outcome.document == {"model": str(place / "model"), "version": first, "before": second}
     assert (place / "model/CURRENT").read_text() == f"{first}\n"
-    assert command("use", first, "-m", place / "model").out == f"{first} is active already\n"
+    assert command("use", first, "-m", place / "model").out == f"{first} is already active\n"
     assert command("use", "20200101T000000Z-000000", "-m", place / "model").code == 6
 
 

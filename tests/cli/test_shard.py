@@ -418,7 +418,7 @@ def test_the_folder_does_not_lie_among_what_it_is_made_of(command: Command) -> N
 
     outcome = command("shard", "in", "--output", "in/out", "--buckets", 4)
 
-    assert (outcome.code, "be read with them the next time" in outcome.err) == (2, True)
+    assert (outcome.code, "be read as data next time" in outcome.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,5 @@ def test_where_all_have_fewer_than_three_readings_none_is_forecast(
     outcome = command("predict", "short.csv", "--json")
 
     assert outcome.code == 5
-    assert "no series has three readings" in outcome.error["message"]
+    assert "no series has at least three readings" in outcome.error["message"]
     assert not (mixed / "forecast.csv").exists()

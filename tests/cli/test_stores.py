@@ -223,7 +223,7 @@ def test_a_store_that_denies_is_said_without_a_secret(
         done = plain(*(word.format("s3://bucket") for word in words), cwd=tmp_path, env=env)
 
     assert done.code == {"check": 4, "show": 6, "predict": 7}[words[0]]
-    assert "denies access" in done.err
+    assert "denied access" in done.err
     assert SECRET not in done.err and "Traceback" not in done.err
 
 

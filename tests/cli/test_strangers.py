@@ -311,7 +311,7 @@ def test_a_source_that_this_user_has_trained_on_is_read_wherever_it_lies(
 def test_nothing_lies_beside_a_model_at_the_root(workplace: Path) -> None:
     rewrite_manifest(workplace / "model", provenance__source_seal=None)
     model = rnnforecast.load(str(workplace / "model"))
-    with pytest.raises(UsageError, match="lies elsewhere"):
+    with pytest.raises(UsageError, match="is outside the folder of the model"):
         training_source(replace(model, path=Path("/model")), is_trusted=False)
 
 
@@ -331,7 +331,7 @@ def test_a_model_in_a_bucket_reads_what_lies_in_it_and_no_local_file(workplace: 
         ("s3://b/m", "/etc/passwd"),
         (str(workplace / "model"), "s3://b/data.csv"),
     ):
-        with pytest.raises(UsageError, match="lies elsewhere"):
+        with pytest.raises(UsageError, match="is outside the folder of the model"):
             source_of(path, source)
 
 

@@ -44,7 +44,7 @@ CONFUSED = {
     "the text file is the job": ('"job.prom"', '"job.toml"'),
     "the rejected rows are the job": ("[model]", 'on_bad_rows="skip"\nrejects="job.toml"\n[model]'),
     "the rejected rows are the log": ("[model]", 'on_bad_rows="skip"\nrejects="run.log"\n[model]'),
-    "the rejected rows are the list of bad times": (
+    "the rejected rows are the list of the excluded periods": (
         "[model]",
         'on_bad_rows="skip"\nrejects="bad.csv"\nexclude="bad.csv"\n[model]',
     ),
@@ -125,7 +125,7 @@ def test_a_pipe_that_nobody_reads_is_a_warning(command: Command, place: Path) ->
 
     assert time.monotonic() - started < 30
     assert outcome.code == 0
-    assert "pipe/log cannot be written: nothing reads from this pipe" in outcome.err
+    assert "pipe/log: nothing reads from this pipe" in outcome.err
     assert command("status", place / "job.toml", "--json").document["last_success_age_s"] < 60
 
 
@@ -201,7 +201,7 @@ def test_status_has_the_exit_code_of_what_it_says(command: Command, place: Path)
         return outcome.code, outcome.document["problem"] or ""
 
     code, problem = ask()
-    assert code == 6 and "never run" in problem
+    assert code == 6 and "no recorded run" in problem
     run(command, place)
     assert ask() == (0, "")
     (place / "job.toml").write_text(JOB + '[fresh]\nmax_age = "3h"\n')
@@ -215,7 +215,7 @@ def test_status_has_the_exit_code_of_what_it_says(command: Command, place: Path)
     (place / "data.csv").write_text(readings)
     shutil.move(place / "model", place / "elsewhere")
     code, problem = ask()
-    assert code == 6 and "there is no model" in problem
+    assert code == 6 and "no model found" in problem
     assert command("status", place / "nowhere.toml").code == 2
 
 

@@ -277,8 +277,8 @@ def test_a_column_may_have_a_rule_of_its_own() -> None:
     [
         (("angle",), ("'angle'", "wind=angle")),
         (("mean", "kwh=median"), ("'kwh=median'", "last")),
-        (("mean", "sum"), ("two rules",)),
-        (("a=sum", "a=last"), ("two rules",)),
+        (("mean", "sum"), ("conflicting rules",)),
+        (("a=sum", "a=last"), ("conflicting rules",)),
         (("kwh=mean",), ("is a counter",)),
     ],
 )

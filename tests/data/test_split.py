@@ -260,12 +260,12 @@ def test_windows_are_the_last_of_the_readings(stride, first):
     ],
 )
 def test_parts_that_do_not_follow_each_other_are_a_usage_error(ends):
-    with pytest.raises(UsageError, match="must follow each other"):
+    with pytest.raises(UsageError, match="must be in order"):
         ends_of(staggered([300], [0]), **ends)
 
 
 def test_a_train_part_without_a_reading_is_too_short():
-    with pytest.raises(NotEnoughDataError, match="no reading lies before"):
+    with pytest.raises(NotEnoughDataError, match="there is no data before"):
         ends_of(staggered([300], [0]), train_end=0, validation_end=100)
 
 

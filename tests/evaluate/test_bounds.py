@@ -139,7 +139,7 @@ def test_a_limit_that_is_never_likely_has_no_first_time() -> None:
 def test_an_unknown_name_is_a_usage_error_that_names_the_nearest(call) -> None:
     with pytest.raises(UsageError, match="names 's00'") as caught:
         call(normal(20.0), {"s00": (0.0, 1.0)})
-    assert caught.value.hint == "the nearest is 's0'"
+    assert caught.value.hint == "did you mean 's0'?"
 
 
 def test_readings_outside_of_their_bounds_are_found() -> None:

@@ -148,7 +148,7 @@ def test_readings_after_the_truth_change_nothing() -> None:
         (of_skill(-0.04), "as good as repeating the last reading (naive)"),
         (
             of_skill(None, "naive"),
-            "worse than repeating the last reading (naive), whose MASE is 0 here",
+            "worse than repeating the last reading (naive), which has a MASE of 0",
         ),
         (of_skill(None, None), UNKNOWN),
         (
@@ -167,7 +167,7 @@ def test_readings_after_the_truth_change_nothing() -> None:
         (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.72, expert=0.6)),
             "18 % better than repeating the last reading (naive); "
-            "but a weighted season with an autoregression is 25 % better",
+            "but the expert (weighted season with autoregression) is 25 % better",
         ),
         (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.8)),

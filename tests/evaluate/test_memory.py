@@ -58,7 +58,7 @@ def test_a_training_that_exploded_is_said_to_have(training: TrainConfig, advice:
     [
         ([0.0, 0.0], [1.0, 0.9], None),
         ([0.2, 0.3], [1.0, 0.9], None),
-        ([0.2, 0.4], [1.0, 0.9], "30 % of the gradients were larger than 1"),
+        ([0.2, 0.4], [1.0, 0.9], "30 % of the gradient norms exceeded 1"),
         ([0.0] * 4, [1.0, 0.5, 0.9, 1.1], "the loss jumped in epoch 4"),
         ([0.0] * 3, [1.0, 0.5, 1.0], None),
         ([], [], None),

@@ -48,7 +48,7 @@ def test_a_model_that_can_only_be_read_forecasts(scene: Scene) -> None:
     for command in (RUN, PREDICT):
         assert found["results"][command.name].encode() == scene.after[command.result]
     code, said = found["train"]
-    assert code == 7 and "model/versions does not let you write" in said
+    assert code == 7 and "no permission to write in model/versions" in said
     tell(13, "a read-only model and read-only readings", commands=3)
 
 

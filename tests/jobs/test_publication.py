@@ -107,7 +107,7 @@ DAMAGES = {
     "cut short": b'{"format": "rnnforecast-run", "key": "aa',
     "another document": b'{"key": "%s"}' % KEY.encode(),
     "a list": b"[]",
-    "no text": b"\xff\xfe",
+    "not text": b"\xff\xfe",
     "deep": b"[" * 100_000,
 }
 

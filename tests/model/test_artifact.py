@@ -226,13 +226,13 @@ def test_a_version_without_a_calibration_loads_as_it_was(version: Path) -> None:
         ("lead_ends", [6, 1], "the groups of leads"),
         ("lead_ends", [], "the groups of leads"),
         ("lead_ends", [0, 6], "the groups of leads"),
-        ("lead_ends", [1.0, 6], "in fractions"),
+        ("lead_ends", [1.0, 6], "fractional counts"),
         ("by_lead", [[0.0] * 5], "not for these quantiles"),
         ("by_lead", [[0.0] * 4] * 2, "not for these quantiles"),
         ("by_lead", [[1e39] * 5] * 2, "not finite"),
         ("by_lead", [["a"] * 5] * 2, "does not describe a network"),
-        ("n_windows", True, "in fractions"),
-        ("method", "another", "the manifest's calibration"),
+        ("n_windows", True, "fractional counts"),
+        ("method", "another", "calibration of the manifest"),
     ],
 )
 def test_a_calibration_that_does_not_fit_is_refused(
@@ -253,7 +253,7 @@ def test_half_a_calibration_is_refused(version: Path, files: Files) -> None:
     plain = make_artifact(is_calibrated=False).pack()["series.parquet"]
     for half in (with_right_hashes(files, change), with_right_hashes(files, series=plain)):
         error = refusal(written(version, half))
-        assert "only a part of the calibration" in error.message
+        assert "the calibration is incomplete" in error.message
 
 
 def test_packing_again_what_was_loaded_gives_the_same_bytes(version: Path, files: Files) -> None:
@@ -467,7 +467,7 @@ def test_a_field_that_is_not_known_is_named(version: Path, files: Files, part: s
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
-    assert "run_this" in error.message or "the manifest's config" in error.message
+    assert "run_this" in error.message or "config of the manifest" in error.message
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS))
@@ -599,9 +599,9 @@ def test_an_older_format_is_refused_as_such(
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
-    assert f"was written by an earlier rnnforecast (format {format_version})" in error.message
+    assert f"was written by an older rnnforecast (format {format_version})" in error.message
     assert error.code == "older-format"
-    assert "train again" in error.hint
+    assert "retrain" in error.hint
 
 
 # Rule 4: size before hash before parse
@@ -640,7 +640,7 @@ def test_a_hash_that_differs_is_found_before_the_content_is_parsed(
     for parser in ("unpack_series", "_unpack_weights"):
         monkeypatch.setattr(artifacts, parser, parse)
 
-    assert f"{name} is not what was written" in refusal(version).message
+    assert f"{name} has been modified" in refusal(version).message
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)
@@ -913,7 +913,7 @@ def test_series_names_are_counted_before_they_are_read(
 
     error = refusal(written(version, with_right_hashes(files, series=content)))
 
-    assert "there are 3 series names, not 2" in error.message
+    assert "there are 3 series names instead of 2" in error.message
 
 
 def test_a_damaged_parquet_or_safetensors_file_with_a_right_hash_is_refused_or_harmless(

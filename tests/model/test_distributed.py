@@ -124,7 +124,7 @@ def test_more_ranks_than_stretches_in_a_batch_are_refused():
             listener=ignore,
         )
 
-    with pytest.raises(UsageError, match="gives 2 stretches of readings to 3 ranks"):
+    with pytest.raises(UsageError, match="gives 2 blocks of windows, fewer than the 3 processes"):
         together(3, fit)
 
 

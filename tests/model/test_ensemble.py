@@ -250,14 +250,15 @@ def test_the_end_of_a_training_says_what_the_forecasts_are() -> None:
     network, _ = fit(NOISY, QUICK, events.append, members=(*PAIR, UNTRAINED))
     notice = [event.message for event in events if isinstance(event, Notice)][-1]
     shares = describe_shares(network.spec)
-    assert notice == f"trained 2 member(s), {2 * EPOCH} steps; {shares}"
+    assert notice == f"trained 2 networks ({2 * EPOCH} steps; {shares}"
 
 
 def test_shares_are_described_in_percent() -> None:
     members = (PLAIN, dataclasses.replace(PLAIN, covariates=True), UNTRAINED)
     spec = dataclasses.replace(make_spec(members=members), weights=(0.2, 0.5, 0.3))
     assert describe_shares(spec) == (
-        "forecasts are 20 % trained, 50 % trained with covariates, 30 % built in"
+        "forecast: 20 % trained network, 50 % trained network with covariates, "
+        "30 % built-in network"
     )
 
 

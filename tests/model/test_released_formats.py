@@ -96,7 +96,7 @@ def test_an_earlier_format_is_refused_with_what_to_do(command: Command, outdated
         outcome = command(*line, "--json")
         assert outcome.code == 6, line
         assert outcome.error["code"] == "older-format"
-        assert "train again" in outcome.error["hint"]
+        assert "retrain" in outcome.error["hint"]
     assert not (outdated / "forecast.csv").exists()
     assert not (outdated / "out").exists()
 

@@ -56,10 +56,10 @@ def test_variables_of_somebody_else_are_left_alone(environment):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"workers": 2}, "who starts them"),
+        ({"workers": 2}, "needs a launcher"),
         ({"engine": "ray", "workers": 0}, "between 1 and"),
         ({"engine": "dask"}, "must be one of ray"),
-        ({"address": "auto"}, "Ray cluster"),
+        ({"address": "auto"}, "needs --engine ray"),
         ({"rank_timeout": "soon"}, "soon"),
         ({"rank_timeout": "0s"}, "0s"),
     ],
@@ -85,7 +85,7 @@ def test_a_table_and_a_single_process_need_no_buckets(environment, tmp_path):
 
 def test_all_are_warned_once_of_what_any_rank_was():
     stuck, gap = (
-        WarningEvent("stuck-sensor", "sensors stand still: a", 2),
+        WarningEvent("stuck-sensor", "sensors stuck at one value: a", 2),
         WarningEvent("long-gap", "b"),
     )
     own = [[stuck, Notice("step 1 h")], [gap, replace(stuck, message="c", count=5)]]
@@ -98,7 +98,9 @@ def test_all_are_warned_once_of_what_any_rank_was():
         return found
 
     merged = [
-        WarningEvent("stuck-sensor", "sensors stand still: a (and 5 more of other processes)", 7),
+        WarningEvent(
+            "stuck-sensor", "sensors stuck at one value: a (and 5 more of other processes)", 7
+        ),
         gap,
     ]
     assert together(2, heard) == [[Notice("step 1 h"), *merged], merged]

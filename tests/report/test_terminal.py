@@ -82,7 +82,7 @@ def test_a_forecast_alone_and_a_constant_are_drawn() -> None:
 
 def test_nothing_to_show_is_said() -> None:
     empty = replace(make_fan(has_actual=False).latest(0), values=np.full((24, 11), np.nan))
-    assert terminal_plot(empty, width=60) == ["flow: there is nothing to show"]
+    assert terminal_plot(empty, width=60) == ["flow: nothing to show"]
 
 
 def test_the_axis_names_the_first_the_last_and_the_forecasts_first_time() -> None:

@@ -183,7 +183,7 @@ def test_blanks_divide_columns_where_each_line_has_as_many_fields(tmp_path, head
     path = write(tmp_path / "x.txt", header, *rows)
     result = read(path)
     assert (result.panel.names, result.panel.of(0).tolist()) == (("a", "b"), EXPECTED)
-    assert "blanks divide" in result.notes
+    assert "separated by blanks" in result.notes
     for sep in ("whitespace", r"\s+"):
         assert values(path, sep=sep) == EXPECTED
 

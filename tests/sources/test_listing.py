@@ -1,4 +1,4 @@
-"""Folders and patterns: what cannot be looked at is an error, and never left out."""
+"""Folders and patterns: what cannot access is an error, and never left out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def folder() -> Iterator[Path]:
 
 
 def refused(text: object, named: object) -> None:
-    with pytest.raises(DataError, match="cannot be looked at") as caught:
+    with pytest.raises(DataError, match="cannot access") as caught:
         expand_path(str(text))
     assert caught.value.exit_code == 4
     assert caught.value.location is not None and caught.value.location.file == str(named)

@@ -63,7 +63,7 @@ def test_a_parquet_file_that_is_cut_off_is_an_error(tmp_path, keep):
     error = failure(path)
 
     assert (type(error), error.code) == (DataError, "unreadable")
-    assert "cut off" in error.advice
+    assert "truncated" in error.advice
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path):

@@ -167,10 +167,10 @@ def test_what_is_not_there_is_said(bucket: Bucket) -> None:
 
     for url, code, words in (
         (bucket.url("none.csv"), "not-found", "does not exist"),
-        ("s3://no-such-bucket/x.csv", "not-found", "there is no bucket no-such-bucket"),
+        ("s3://no-such-bucket/x.csv", "not-found", "bucket no-such-bucket does not exist"),
         (bucket.url("none/*.csv"), "not-found", "matches no object"),
-        (bucket.url("empty"), "empty", "has no files"),
-        ("foo://bucket/x.csv", "unreadable", "no store is known for foo://"),
+        (bucket.url("empty"), "empty", "is empty"),
+        ("foo://bucket/x.csv", "unreadable", "unknown store foo://"),
         ("az://container/x.csv", "unreadable", "AZURE_STORAGE_ACCOUNT_NAME"),
     ):
         found = failure(url)
@@ -190,8 +190,8 @@ def test_a_store_that_denies_or_does_not_answer_is_said(
         denied = failure(url)
     gone = failure(f"{url}&region=elsewhere")
 
-    assert (denied.code, "denies access" in denied.message) == ("unreadable", True)
-    assert (gone.code, "does not answer" in gone.message) == ("unreadable", True)
+    assert (denied.code, "denied access" in denied.message) == ("unreadable", True)
+    assert (gone.code, "does not respond" in gone.message) == ("unreadable", True)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.parquet"])
@@ -222,7 +222,7 @@ def test_a_store_that_fails_in_the_middle_of_an_object_is_said(
 
     monkeypatch.setattr(stores, "open_object", lambda place: Failing(opened(place)))
     monkeypatch.setattr("rnnforecast.storage.remote._READ_BYTES", 1 << 6)
-    with pytest.raises(DataError, match="does not answer") as found:
+    with pytest.raises(DataError, match="does not respond") as found:
         list(source.batches({"a": pa.float64()}))
     assert found.value.code == "unreadable"
 
@@ -260,7 +260,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
 def test_a_damaged_parquet_object_is_said_to_be_damaged(bucket: Bucket) -> None:
     content = parquet_of(FRAME)
 
-    assert "not a whole Parquet file" in failure(bucket.put("x.parquet", content[:-9])).message
+    assert "not a complete Parquet file" in failure(bucket.put("x.parquet", content[:-9])).message
     cut = content[:20] + b"\0" * 200 + content[220:]
     assert failure(bucket.put("y.parquet", cut)).code == "unreadable"
 

@@ -118,7 +118,7 @@ def test_a_bucket_whose_file_has_grown_is_refused(folder: Path) -> None:
     with files(folder)[0].open("ab") as file:
         file.write(b"?")
 
-    with pytest.raises(DataError, match="bytes, but its"):
+    with pytest.raises(DataError, match="bytes, but"):
         opened(folder, 0)
     assert names_in(opened(folder, 1))
 
@@ -234,5 +234,5 @@ def test_series_named_otherwise_by_the_user_are_not_held_against_buckets(folder:
 def test_a_manifest_that_is_nested_deep_is_damaged(tmp_path: Path, depth: int) -> None:
     deep = "[" * depth + "]" * depth
     (tmp_path / MANIFEST).write_text(f'{{"format": {deep}, "hash": {deep}}}')
-    with pytest.raises(DataError, match="cannot be used"):
+    with pytest.raises(DataError, match="cannot use"):
         read_manifest(tmp_path)

@@ -55,7 +55,7 @@ def test_shares_are_opened_one_after_the_other(tmp_path: Path):
     assert files == sorted(path.name for path in folder.glob("*.parquet"))
     with pytest.raises(UsageError, match="only 4 buckets"):
         open_rank_slice(str(folder), 0, 5)
-    with pytest.raises(UsageError, match="need a folder of buckets"):
+    with pytest.raises(UsageError, match="needs a folder of buckets"):
         open_rank_slice(tmp_path / "long.parquet", 0, 2)
-    with pytest.raises(UsageError, match="need a folder of buckets"):
+    with pytest.raises(UsageError, match="needs a folder of buckets"):
         open_rank_slice(frame, 0, 2)

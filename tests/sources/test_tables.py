@@ -187,7 +187,7 @@ def test_the_first_sheet_with_a_table_is_read_and_the_others_are_named(
 
     result = read(path)
     assert result.panel.names == ("a", "b")
-    assert "sheet 'Data' is read, not 'More'" in result.notes
+    assert "reading sheet 'Data', not 'More'" in result.notes
 
     assert read(path, sheet="More").panel.names == ("c",)
     error = failure(path, sheet="Dta")

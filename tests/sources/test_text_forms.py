@@ -291,4 +291,4 @@ def test_a_packed_file_that_is_cut_off_names_its_last_whole_line(tmp_path, n):
 
     assert error.code == "truncated"
     assert error.location.line == pytest.approx(n / 2, rel=0.05)
-    assert f"the last whole line is {error.location.line}" in error.message
+    assert f"the last complete line is {error.location.line}" in error.message

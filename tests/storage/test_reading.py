@@ -67,7 +67,7 @@ def test_an_etag_changes_with_the_file_and_goes_with_it(put: Put) -> None:
 def test_what_is_too_large_or_missing_is_a_value_error(put: Put) -> None:
     location = put("a/x", b"content")
 
-    with pytest.raises(ValueError, match="x has 7 bytes, over 6"):
+    with pytest.raises(ValueError, match="x has 7 bytes; at most 6"):
         read_bounded(location, 6)
     with pytest.raises(ValueError, match="none cannot be read"):
         read_bounded(location.parent / "none", 6)

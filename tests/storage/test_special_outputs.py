@@ -109,11 +109,11 @@ def test_a_pipe_that_nobody_reads_from_is_given_up(
     os.mkfifo(path)
     monkeypatch.setattr(durable, "_IDLE_S", 0.1)
 
-    with pytest.raises(WriteError, match="nobody has read") as caught:
+    with pytest.raises(WriteError, match="nothing has read") as caught:
         publish(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with pytest.raises(WriteError, match="nobody has read"):  # once it is full
+        with pytest.raises(WriteError, match="nothing has read"):  # once it is full
             publish(path)
     finally:
         os.close(descriptor)

@@ -365,7 +365,9 @@ def test_a_current_that_may_not_be_read_is_no_missing_one(
 
     monkeypatch.setattr(Path, "open", refuse)
     for ask in (resolve_version, active_version):
-        with pytest.raises(ModelError, match=r"cannot be read: .*CURRENT: Permission") as caught:
+        with pytest.raises(
+            ModelError, match=r"cannot read the model: .*CURRENT: Permission"
+        ) as caught:
             ask(model)
         assert (caught.value.exit_code, caught.value.code) == (6, "unreadable-model")
 

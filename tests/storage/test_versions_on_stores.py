@@ -90,21 +90,21 @@ def test_a_store_has_no_lock(model: AnyPath, bucket: Bucket) -> None:
 
 def test_what_is_no_model_is_said(bucket: Bucket, model: AnyPath) -> None:
     for url in (bucket.url("none"), "s3://no-such-bucket/model"):
-        with pytest.raises(ModelError, match="there is no model at s3://") as found:
+        with pytest.raises(ModelError, match="no model found in 's3://") as found:
             resolve_version(as_path(url))
         assert found.value.exit_code == 6
     publish(model)
-    with pytest.raises(UsageError, match="is not the name of a version"):
+    with pytest.raises(UsageError, match="is not a version name"):
         resolve_version(model, "../../other")
     bucket.put(f"a folder/model/{CURRENT}", b"../../other\n")
-    with pytest.raises(ModelError, match="does not name a version"):
+    with pytest.raises(ModelError, match="does not contain a version name"):
         resolve_version(model)
 
 
 def test_a_store_that_does_not_answer_is_no_missing_model() -> None:
     unknown = as_path("foo://bucket/model")
 
-    with pytest.raises(ModelError, match="no store is known") as found:
+    with pytest.raises(ModelError, match="unknown store") as found:
         resolve_version(unknown)
     assert found.value.code == "unreachable-model"
 

@@ -117,5 +117,5 @@ def test_a_time_that_has_not_come_is_a_usage_error(command, trained, as_of):
     """Its file would be the newest one for ever."""
     words = ("predict", trained / "data.csv", "-m", trained / "model", "-q", "--as-of", as_of)
     outcome = command(*words)
-    assert outcome.code == 2 and "has not come yet" in outcome.err
+    assert outcome.code == 2 and "is in the future" in outcome.err
     assert command(*words, "--allow-future").code == 0

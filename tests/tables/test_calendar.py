@@ -91,7 +91,7 @@ def test_bins_are_those_of_the_calendar_of_the_zone(freq: str, rule: str, tz: st
 
 @pytest.mark.parametrize("text", ["1M", "M", "3M"])
 def test_a_capital_m_is_asked_for(text: str) -> None:
-    with pytest.raises(UsageError, match="month or a minute") as caught:
+    with pytest.raises(UsageError, match="month or minute") as caught:
         parse_duration_us(text)
     assert "mo or" in str(caught.value.hint)
 

@@ -218,7 +218,7 @@ def test_each_series_of_a_long_table_has_its_own_features() -> None:
 
 
 def test_what_changes_is_not_static() -> None:
-    with pytest.raises(DataError, match=r"'load' is not the same at all times for series 'p'"):
+    with pytest.raises(DataError, match=r"'load' is not constant within series 'p'"):
         read(long(), DataConfig(past=("size",), static=("load",), target=("y",)))
 
 
@@ -259,14 +259,14 @@ def test_a_column_is_named_for_one_thing_only() -> None:
         {"target": ("a",), "known": ("a",)},
         {"time": "a", "past": ("a",)},
     ):
-        with pytest.raises(UsageError, match="named for two things"):
+        with pytest.raises(UsageError, match="given two roles"):
             DataConfig(**given)  # type: ignore[arg-type]
 
 
 def test_a_kind_needs_a_role(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("time,y,a\n2024-01-01,1,2\n2024-01-02,2,3\n")
-    with pytest.raises(UsageError, match="'a' is to hold names, but has no role"):
+    with pytest.raises(UsageError, match="--categorical 'a' has no role"):
         read(path, DataConfig(categorical=("a",)))
 
 

@@ -187,7 +187,7 @@ def test_a_time_that_would_leave_out_what_rests_is_not_proposed():
     stuck = sensor("pressure")
     stuck[1000:1060] = stuck[1000]
     assert [p.options for p in proposals(make_panel(stuck))] == [("--stuck-as-na", "60h")]
-    assert "leaves out 60 of 4800 readings" in str(*proposals(make_panel(stuck, sensor("walk"))))
+    assert "drops 60 of 4800 readings" in str(*proposals(make_panel(stuck, sensor("walk"))))
 
     rests = sensor("set point")  # for 72 hours at a time
     stuck[1000:1072] = stuck[1000]
@@ -250,5 +250,5 @@ def test_a_proposal_says_what_it_leaves_out():
     spiky[300] = 9.98
     (warning,) = profile_panel(make_panel(spiky)).warnings
     assert warning.advice == (
-        "if they are wrong, add  --valid-range s0=:8  (leaves out 1 of 2400 readings)"
+        "if they are wrong, add  --valid-range s0=:8  (drops 1 of 2400 readings)"
     )

@@ -56,7 +56,7 @@ def test_what_is_too_old_is_an_error_and_what_is_old_a_warning() -> None:
     (warning,) = heard
     assert isinstance(warning, WarningEvent)
     assert warning.code == "stale" and "2024-01-01 09:00:00" in warning.message
-    with pytest.raises(NotEnoughDataError, match="6h old, more than --max-age 5h") as caught:
+    with pytest.raises(NotEnoughDataError, match="6 h old; limit --max-age 5h") as caught:
         check_freshness(past, PredictConfig(as_of=CLOCK, max_age="5h"), ignore)
     assert (caught.value.code, caught.value.exit_code) == ("stale", 5)
 

@@ -285,7 +285,7 @@ def test_what_is_missing_is_counted_on_all_ranks():
     first.loc[5:7, "value"] = np.nan
     second.loc[20:29, "value"] = np.nan
     _, heard = read_parts(pa.Table.from_pandas(first), pa.Table.from_pandas(second))
-    said = "13 of 80 readings are missing, the longest gap is 10 h"
+    said = "13 of 80 readings are missing (longest gap 10 h)"
     assert all(Notice(said) in events for events in heard)
 
 

@@ -31,7 +31,7 @@ def test_two_values_of_one_time_are_an_error_with_both_rows(role, first, second)
         1,
         (N + 1,),
     )
-    assert "two different values of 'k'" in error.message
+    assert "conflicting values of 'k'" in error.message
     assert "--on-duplicate last" in error.advice and "--series" not in error.advice
 
 

@@ -168,7 +168,7 @@ def test_a_table_that_is_too_short_to_train_on_says_so_in_the_effect(tmp_path: P
 
     (proposal,) = offered(path, "infinite", "--inf-as-na")
 
-    assert "too few to train on" in proposal.effect
+    assert "too few rows are then left" in proposal.effect
 
 
 def test_steps_that_leave_most_of_the_grid_empty_are_not_offered(tmp_path: Path) -> None:
@@ -205,11 +205,11 @@ def test_texts_that_are_taken_for_missing_are_counted(tmp_path: Path) -> None:
     cells[7] = cells[9] = "ERR"
     path = table(tmp_path / "a.csv", *cells)
     (proposal,) = offered(path, "not-a-number", "--na-values ERR")
-    assert proposal.effect == "takes 2 of 400 cells for missing"
+    assert proposal.effect == "treats 2 of 400 cells as missing"
 
     path = table(tmp_path / "b.csv", *(x if n % 3 else "OFF" for n, x in enumerate(wave())))
     (proposal,) = offered(path, "not-a-number", "--na-values OFF")
-    assert proposal.effect == "takes 134 of 400 cells for missing", "it is the only one"
+    assert proposal.effect == "treats 134 of 400 cells as missing", "it is the only one"
 
 
 def test_in_a_warning_nothing_is_offered_that_costs_more_than_a_tenth(tmp_path: Path) -> None:

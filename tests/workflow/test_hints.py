@@ -182,7 +182,7 @@ KINDS: dict[str, Kind] = {
         lambda: lines(
             "time,flow,gear", *(f"{t},{v},{row % 3 or 'N'}" for row, (t, v) in enumerate(ROWS))
         ),
-        (flow(words="are names"), flow(words="missing")),
+        (flow(words="are categories"), flow(words="missing")),
         typed=("--past", "gear"),
         offers=2,
     ),
@@ -289,7 +289,7 @@ KINDS: dict[str, Kind] = {
         (flow(),),
         typed=("--time-format", "%Y-%m-%d %H:%M"),
     ),
-    "dates or seconds": Kind(
+    "dates or Unix time": Kind(
         "time-unit",
         lambda: lines("t,flow", *(f"{2024010100 + n},{WAVE[n]}" for n in range(24))),
         (flow(WAVE[:24], words="dates"), flow(WAVE[:24], words="seconds", step="1 s")),
@@ -355,7 +355,7 @@ KINDS: dict[str, Kind] = {
         lambda: stamped(DAYS, pd.Timestamp.isoformat),
         (
             flow(tz="Europe/Berlin", step="1 d", words="times of Europe/Berlin"),
-            flow(tz="UTC", step="1 d", words="those of UTC"),
+            flow(tz="UTC", step="1 d", words="days in UTC"),
         ),
         offers=2,
     ),
@@ -372,7 +372,7 @@ KINDS: dict[str, Kind] = {
             flow(
                 [*[24] * 21, 23, *[24] * 18], tz="Europe/Berlin", step="1 d", words="Europe/Berlin"
             ),
-            flow([24.0] * 39, tz="UTC", step="1 d", words="those of UTC"),
+            flow([24.0] * 39, tz="UTC", step="1 d", words="days in UTC"),
         ),
         typed=("--freq", "1d", "--agg", "sum"),
         offers=2,
@@ -397,7 +397,10 @@ KINDS: dict[str, Kind] = {
     "an hour that clocks skip": Kind(
         "nonexistent-time",
         lambda: stamped(STAMPS + pd.Timedelta(days=70)),
-        (flow(tz="+01:00", words="no summer time"), flow(tz="UTC", words="no summer time")),
+        (
+            flow(tz="+01:00", words="no daylight saving time"),
+            flow(tz="UTC", words="no daylight saving time"),
+        ),
         typed=("--tz", "Europe/Vienna"),
         offers=2,
     ),
@@ -518,7 +521,7 @@ KINDS: dict[str, Kind] = {
         "irregular",
         lambda: column(LEVELS, stamps=STAMPS[0] + pd.to_timedelta(MINUTES, unit="min")),
         (
-            flow(held("30min"), step="30 min", words="sends nothing"),
+            flow(held("30min"), step="30 min", words="send only changes"),
             flow(None, step="30 min", words="grid"),
         ),
         offers=2,
