@@ -62,11 +62,11 @@ def complete_versions(context: typer.Context, incomplete: str) -> list[str]:
     model: Any = context.params.get("model") or DEFAULT_MODEL
     versions: list[str] = []
     with suppress(Exception):
-        from rnnforecast.storage.versions import list_versions
+        from rnnforecast.storage.versions import LATEST, PREVIOUS, list_versions
 
         versions = list_versions(Path(str(model)))[::-1]
-    names = ["latest", "previous", *versions] if versions else []
-    return [name for name in names if name.startswith(incomplete)]
+        versions = [LATEST, PREVIOUS, *versions] if versions else []
+    return [name for name in versions if name.startswith(incomplete)]
 
 
 def _read_columns(path: Path) -> list[str]:

@@ -316,8 +316,12 @@ def use(
 ) -> None:
     """Switch to another saved model version (rollback)."""
     screen = configure_screen(context, common)
+    from rnnforecast.storage.remote import as_path
+    from rnnforecast.storage.versions import active_version
+
     before = rnnforecast.use(version, model=model, listener=screen)
     screen.has_published = True
+    version = active_version(as_path(model)) or version
 
     if common.json:
         screen.document({"model": str(model), "version": version, "before": before})

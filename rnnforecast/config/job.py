@@ -41,6 +41,8 @@ _TABLES = (
     "notify",
     "retrain",
 )
+_OPTION = re.compile(r"(?<!\w)--([a-z][a-z-]*)")
+"""The name of an option, which is a key in a job file."""
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 AS_OF = "{as_of}"
 """Placeholder for the time of the forecast in the file name of an output."""
@@ -271,6 +273,20 @@ def read_job(path: Path) -> Job:
     )
 
 
+def name_keys(text: str, job: Job) -> str:
+    """Return a text that names keys of the job file instead of the options that they set.
+
+    `--max-age 3h` becomes `max_age = 3h in [fresh] of job.toml`.
+    """
+    for table, values in job.tables.items():
+        for key, value in values.items():
+            option, spelling = f"--{key.replace('_', '-')}", key.replace("-", "_")
+            where = f"in [{table}] of {job.path.name}"
+            text = text.replace(f"{option} {value}", f"{spelling} = {value} {where}")
+            text = re.sub(rf"{re.escape(option)}(?![\w-])", f"{spelling} {where}", text)
+    return text
+
+
 def _check_texts(table: Mapping[str, Any], subject: str) -> None:
     """Raise `UsageError` for NUL, which no path or argument can hold, and for a duplicate key."""
     spellings: dict[str, str] = {}
@@ -358,7 +374,8 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
         where = f"{path}: [{name}]: " + (
             "" if key in error.message.replace("-", "_") else f"{key}: "
         )
-        raise UsageError(f"{where}{error.message}", hint=error.hint) from error
+        message = _OPTION.sub(lambda match: match[1].replace("-", "_"), error.message)
+        raise UsageError(f"{where}{message}", hint=error.hint) from error
     return part
 
 

@@ -108,7 +108,7 @@ class DataConfig:
     tz: str | None = _data(None, "Time zone of timestamps without one", metavar="ZONE")
     closed: str = _cleaning(
         "auto",
-        "Leave out hours of the week without any readings (auto), or count them as gaps (none)",
+        "Exclude hours of the week without any readings (auto), or count them as gaps (none)",
         choices=("auto", "none"),
         rare=True,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rnnforecast.config.commands import RunConfig
-from rnnforecast.config.job import Job, read_job
+from rnnforecast.config.job import Job, name_keys, read_job
 from rnnforecast.data.axis import check_not_ahead, date_range
 from rnnforecast.errors import (
     PARTIAL,
@@ -159,7 +159,10 @@ def _attempt(call: _Call, as_of: str | None, listener: Listener) -> RunResult:
     try:
         result = _run_once(call, as_of, events, clock)
         result = replace(result, timing=dict(clock.laps))
-    except (DataError, NotEnoughDataError) as error:
+    except RnnForecastError as error:
+        error.message = name_keys(error.message, call.job)
+        if not isinstance(error, DataError | NotEnoughDataError):
+            raise
         status = STALE if error.code == "stale" else FAILED
         result = RunResult(status, error.exit_code, as_of=as_of, error=error)
 

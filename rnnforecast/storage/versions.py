@@ -24,6 +24,8 @@ from rnnforecast.storage.remote import AnyPath, RemotePath, is_remote, list_obje
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
+LATEST, PREVIOUS = "latest", "previous"
+"""Names for the newest version, and for the one that was saved before the active one."""
 LOCK = ".lock"
 _LAST_FILE = "manifest.json"
 """Written last: on a store a version counts once it is there."""
@@ -64,17 +66,17 @@ def activate_version(model: AnyPath, version: str) -> None:
 
 
 def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
-    """Return the directory of a version; None stands for the active one.
+    """Return the directory of a version; None is the active one.
 
-    Raises `ModelError` where there is no such version, `UsageError` for what is no version's name.
+    `latest`, `previous` (the one saved before the active one) and an unambiguous prefix of a name
+    are versions, too. Raises `ModelError` where there is no such version, `UsageError` for what is
+    no version's name.
     """
     if not is_remote(model) and not _is_directory(model):
         raise ModelError(f"no model found in '{model}'", code="no-model", hint=_HINT_TRAIN)
 
-    name = _read_current(model) if version is None else version
+    name = _read_current(model) if version is None else _complete_name(model, version)
     if not _NAME.fullmatch(name):
-        if version is not None:
-            raise UsageError(f"{version!r} is not a version name", hint=_saved_versions(model))
         raise ModelError(
             f"{model / CURRENT} does not contain a version name",
             code="damaged-model",
@@ -87,6 +89,30 @@ def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
             f"{model} has no version {name}", code="no-such-version", hint=_saved_versions(model)
         )
     return directory
+
+
+def _complete_name(model: AnyPath, version: str) -> str:
+    """Return the name of the version that a user names; raise `UsageError` where none matches."""
+    if _NAME.fullmatch(version):
+        return version
+    names = list_versions(model)
+    if version == LATEST:
+        matching = names[-1:]
+    elif version == PREVIOUS:
+        active = _read_current(model)
+        matching = [name for name in names if name < active][-1:]
+    else:
+        matching = [name for name in names if version and name.startswith(version)]
+
+    if len(matching) == 1:
+        return matching[0]
+    if version == PREVIOUS:
+        problem = "there is no version before the active one"
+    elif matching:
+        problem = f"{version!r} is ambiguous: {len(matching)} versions start with it"
+    else:
+        problem = f"{version!r} is not a version name"
+    raise UsageError(problem, hint=_saved_versions(model))
 
 
 def active_version(model: AnyPath) -> str | None:

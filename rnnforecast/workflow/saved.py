@@ -103,18 +103,19 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
 def use(
     version: str, *, model: str | Path = DEFAULT_MODEL, listener: Listener = ignore
 ) -> str | None:
-    """Activate a version; return the one that was active before, or None.
+    """Activate a version, such as `previous`; return the one that was active before, or None.
 
     The version is loaded first, so that a damaged one is never activated. Raises a
     `RnnForecastError`.
     """
     path = model_directory(model)
-    load_artifact(resolve_version(path, version))
+    directory = resolve_version(path, version)
+    load_artifact(directory)
     with acquire(path / LOCK, listener=listener):
         remove_leftovers(path)
         before = active_version(path)
-        if before != version:
-            activate_version(path, version)
+        if before != directory.name:
+            activate_version(path, directory.name)
     return before
 
 

@@ -244,6 +244,7 @@ def test_stale_readings_publish_nothing_and_leave_what_is_there(
     assert outcome.code == 5
     assert outcome.document["status"] == "stale"
     assert outcome.error["code"] == "stale"
+    assert outcome.error["message"].endswith("limit max_age = 2h in [fresh] of job.toml")
     assert files(place) == before
     assert log(place)[-1]["exit"] == 5
     values = gauges(place)
@@ -452,6 +453,9 @@ def test_use_puts_another_version_active_and_back(command: Command, place: Path)
     assert outcome.document == {"model": str(place / "model"), "version": first, "before": second}
     assert (place / "model/CURRENT").read_text() == f"{first}\n"
     assert command("use", first, "-m", place / "model").out == f"{first} is already active\n"
+    outcome = command("use", "latest", "-m", place / "model")
+    assert outcome.out == f"now using {second} (was {first})\n"
+    assert command("use", "previous", "-m", place / "model", "--json").document["version"] == first
     assert command("use", "20200101T000000Z-000000", "-m", place / "model").code == 6
 
 

@@ -74,10 +74,10 @@ def test_a_model_on_a_store_is_looked_at_and_used(
 
     assert command("show", "-m", model, "--json").document["model"] == model
     assert version in command("show", "-m", model, "--versions").out
-    assert "active already" in command("use", version, "-m", model).out
+    assert "already active" in command("use", version, "-m", model).out
     stocked.remove("model/CURRENT")
     assert command("show", "-m", model).code == 6
-    assert f"active: {version}" in command("use", version, "-m", model).out
+    assert f"now using {version}" in command("use", version, "-m", model).out
     assert stocked.get("model/CURRENT") == f"{version}\n".encode()
     assert command("check", stocked.url("in/data.csv"), "-m", model, "--json").code in (0, 3)
 

@@ -27,7 +27,13 @@ from rnnforecast.config.training import (
 )
 from rnnforecast.errors import UsageError
 from rnnforecast.spec import DECILES, QUANTILES
-from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us, parse_steps
+from rnnforecast.units import (
+    abbreviate_duration,
+    describe_duration,
+    format_duration,
+    parse_duration_us,
+    parse_steps,
+)
 from tests.builders import make_spec
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6
@@ -125,6 +131,34 @@ def test_a_duration_is_written_in_its_largest_whole_unit(microseconds: int, text
 )
 def test_a_duration_is_shortened_where_its_end_says_little(microseconds: int, text: str) -> None:
     assert abbreviate_duration(microseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (15 * 60 * SECOND, "15 min"),
+        (90 * 60 * SECOND, "90 min"),
+        (36 * HOUR, "36 h"),
+        (720 * 10 * 60 * SECOND, "5 d"),
+        (2048 * 10 * 60 * SECOND, "14.2 d"),
+        (23_870 * 60 * SECOND, "16.6 d"),
+        (348 * HOUR, "14.5 d"),
+        (943 * DAY + 3 * HOUR, "943 d"),
+        (1170 * DAY, "3.2 years"),
+        (427 * 60 * SECOND, "7.1 h"),
+        (0, "0 us"),
+    ],
+)
+def test_a_duration_is_described_as_people_write_it(microseconds: int, text: str) -> None:
+    assert describe_duration(microseconds) == text
+
+
+@given(st.integers(1, 9 * 10**15))
+@repeatable
+def test_a_described_duration_is_off_by_five_percent_at_most(length: int) -> None:
+    described = parse_duration_us(describe_duration(length))
+
+    assert abs(described - length) <= 0.05 * length + 0.5
 
 
 @given(st.integers(1, 10**15))

@@ -1,7 +1,7 @@
 """A disk that fails when it is told to, or that writes down what is done to it.
 
 It stands between this process and the operating system: every call that opens for writing, writes,
-syncs or changes a name below one folder goes through it. What is outside the folder of the model is left alone.
+syncs or changes a name below one folder goes through it. What lies elsewhere is left alone.
 """
 
 from __future__ import annotations

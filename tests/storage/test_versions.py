@@ -222,7 +222,7 @@ def test_a_version_that_is_not_saved_is_an_error_that_lists_the_newest(model: Pa
     assert error.hint == f"saved versions: {', '.join(names[2:])}"
 
 
-@pytest.mark.parametrize("outside", ["../secret", "..", ".", "", "/etc", "a/b", "latest", "\0"])
+@pytest.mark.parametrize("outside", ["../secret", "..", ".", "", "/etc", "a/b", "newest", "\0"])
 def test_a_version_that_is_no_name_of_one_is_refused(model: Path, outside: str) -> None:
     name = publish(model)
     activate_version(model, name)
@@ -232,6 +232,21 @@ def test_a_version_that_is_no_name_of_one_is_refused(model: Path, outside: str) 
 
     assert (type(error), error.exit_code) == (UsageError, 2)
     assert name in error.hint
+
+
+def test_a_version_is_named_by_latest_previous_or_an_unambiguous_prefix(model: Path) -> None:
+    first, second, third = (publish(model, minute=minute) for minute in (1, 2, 3))
+    activate_version(model, second)
+
+    def named(text: str) -> str:
+        return resolve_version(model, text).name
+
+    assert (named("latest"), named("previous")) == (third, first)
+    assert named(first[:14]) == first and named(third[:-1]) == third
+    assert "ambiguous" in refusal(model, first[:8]).message
+    activate_version(model, first)
+    assert "no version before" in refusal(model, "previous").message
+    assert refusal(model, "").exit_code == refusal(model, "no-such").exit_code == 2
 
 
 def test_a_version_that_is_a_link_or_a_file_is_refused(model: Path, tmp_path: Path) -> None:
