@@ -59,7 +59,8 @@ class MemberSpec:
 
     def __str__(self) -> str:
         """Describe the member as `rnnforecast show` prints it."""
-        parts = [f"{self.cell.upper()} of width {self.hidden}, {self.layers} layer(s)"]
+        layers = f"{self.layers} layer{'s' * (self.layers > 1)}"
+        parts = [f"{self.cell.upper()} of width {self.hidden}, {layers}"]
         parts += [f"segments of {self.segment}"]
         parts += ["with covariates"] * self.covariates
         parts += ["built in, not trained on this data"] * (not self.is_trained)

@@ -23,7 +23,7 @@ BANNED = (
     r"\bfor ever\b|\bsomebody\b|\bnobody\b",
     r"\b(?:has|have) not come yet\b|\bthat (?:has|have) come\b",
     r"\blies?\b",
-    r"\b(?<!there )(?:is|are) no (?:number|file|folder|text|time|object|table|model|forecast|word|name)\b",
+    r"\b(?<!there )(?:is|are) no (?:number|file|folder|text|time|object|table|model|word|name)\b",
     r"\bholds? (?:no|nothing|numbers|text|times|a|the)\b",
     r"\bthere is no (?:model|job|forecast|bucket|folder|ledger)\b",
     r"\bmust not be\b|\bwhere (?:it|they|there) (?:is|are)\b",

@@ -44,7 +44,7 @@ _BAR_AFTER_S = 1.0
 _FILE_WIDTH = 10_000
 """Width of a table that is written to a file: enough for all columns. No screen is wider."""
 _TRACE_WIDTHS = {
-    "network": 7,
+    "member": 6,
     "epoch": 5,
     "steps": 5,
     "rate": 8,
@@ -101,7 +101,7 @@ class Screen:
                     held_out = "" if loss is None else f", validation loss {loss:.4f}"
                     best = " (best)" if event.is_best else ""
                     self.note(
-                        f"network {event.member}, epoch {event.epoch}: training loss "
+                        f"network {event.member + 1}, epoch {event.epoch}: training loss "
                         f"{event.train_loss:.4f}{held_out}{best}; gradient norm "
                         f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
                     )

@@ -61,10 +61,10 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
         _print_leads(memory, result.step_us, screen)
         _print_peaks(memory, result.step_us, screen)
         screen.table(
-            ("member", "segment", "at the newest step", "at the oldest step"),
+            ("network", "segment", "at the newest step", "at the oldest step"),
             [
                 (
-                    f"{number}",
+                    f"{number + 1}",
                     str(member.segment),
                     format_number(member.state_gradient[0]),
                     format_number(member.state_gradient[-1]),
@@ -133,16 +133,16 @@ def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
     rows = []
     for number, member in enumerate(memory.members):
         if member.time_constants is None:
-            screen.result(f"network {number} has no gates, so its units have no time constants")
+            screen.result(f"network {number + 1} has no gates, so its units have no time constants")
             continue
         for layer, constants in enumerate(member.time_constants):
             ordered = sorted(constants)
             quantiles = (ordered[round(share * (len(ordered) - 1))] for share in _SHARES)
-            rows.append((f"{number}, layer {layer + 1}", *map(format_number, quantiles)))
+            rows.append((f"{number + 1}, layer {layer + 1}", *map(format_number, quantiles)))
 
     if rows:
         screen.table(
-            ("member", "shortest", "10 %", "median", "90 %", "longest"),
+            ("network", "shortest", "10 %", "median", "90 %", "longest"),
             rows,
             title="Time constants of the units, in readings",
         )

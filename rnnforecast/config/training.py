@@ -185,6 +185,11 @@ class PredictConfig:
         "-H",
         metavar="N|DURATION",
     )
+    season: str = _forecast(
+        AUTO,
+        "Season for the built-in network: steps, 1d, 1d,1w or none",
+        metavar="PERIOD",
+    )
     quantiles: tuple[float, ...] = _forecast(
         BAND, "Quantiles to write beside the median, comma-separated", listed=True
     )
@@ -235,8 +240,11 @@ class PredictConfig:
         Ages do not, and the as-of time counts by itself.
         """
         values = {k: v for k, v in asdict(self).items() if k not in ("max_age", "warn_age")}
-        if not self.wide:  # as before there was such an option
+        # as before there were such options
+        if not self.wide:
             del values["wide"]
+        if self.season == AUTO:
+            del values["season"]
         return values
 
     def __post_init__(self) -> None:
@@ -249,6 +257,7 @@ class PredictConfig:
             )
         if self.max_drift is not None:
             check_range("max-drift", self.max_drift, 0.0, 1e9)
+        object.__setattr__(self, "season", str(self.season))
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:

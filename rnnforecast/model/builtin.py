@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -21,8 +22,9 @@ from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import (
     Seasons,
     default_horizon,
-    find_seasons,
     most_common,
+    parse_seasons,
+    seasons_of,
     wanted_lookback,
 )
 from rnnforecast.data.windows import Past, make_past
@@ -50,14 +52,18 @@ def builtin_version() -> str:
     return f"builtin-{manifest['sha256'][:_DIGITS]}"
 
 
-def builtin_tensors(past: Past, seasons: Sequence[Seasons]) -> Tensors:
+def builtin_tensors(
+    past: Past, seasons: Sequence[Seasons], common: Seasons | None = None
+) -> Tensors:
     """Return all tensors of the built-in network for the series of `past`, one origin in each.
 
     What it is told of a series are level, spread and outlier threshold before the cutoff, and
-    `seasons`, `(series,)`. Entry 0 stands for a series that it is told nothing of.
+    `seasons`, `(series,)`. Entry 0 stands for a series that it is told nothing of but the `common`
+    seasons, if there are any.
     """
     scaling = fit_scaling(past)
-    rows = [(0, 0), *((of_series.main, of_series.long) for of_series in seasons)]
+    unknown = (0, 0) if common is None else (common.main, common.long)
+    rows = [unknown, *((of_series.main, of_series.long) for of_series in seasons)]
     facts = {
         "center": np.append(np.float32(0), scaling.center),
         "scale": np.append(np.float32(1), scaling.scale),
@@ -78,19 +84,27 @@ def note_of_builtin(panel: Panel, data: object) -> str:
 
 
 def builtin_artifact(
-    panel: Panel, schema: Schema, options: DataConfig, *, horizon: str | None
+    panel: Panel,
+    schema: Schema,
+    options: DataConfig,
+    *,
+    horizon: str | None,
+    season: str = "auto",
 ) -> Artifact:
     """Return the built-in network for the series of a panel; made without torch.
 
     Without a `horizon` (steps or a duration) that is the main season or, without one, 24 steps, an
-    hour of finer ones, as long as half of the longest series.
+    hour of finer ones, as long as half of the longest series. `season` is that of all series where
+    it is not `auto`.
     """
     past = make_past(panel)
-    seasons = find_seasons(past)
-    season = most_common(seasons, past.n_seen)
+    window = WindowConfig(season=season)
+    common = parse_seasons(window, past)
+    seasons = seasons_of(past, common)
+    main_season = most_common(seasons, past.n_seen)
     if horizon is None:
         most = max(1, int(panel.lengths.max()) // 2)
-        n_ahead = min(default_horizon(season, panel.step_us), most)
+        n_ahead = min(default_horizon(main_season, panel.step_us), most)
     else:
         n_ahead = parse_steps(
             horizon,
@@ -102,12 +116,12 @@ def builtin_artifact(
     limits = fit_limits(past)
     lookback = min(wanted_lookback(seasons), int(panel.lengths.max()))
     return Artifact(
-        spec=builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=season),
-        config=Config(options, WindowConfig(horizon=str(n_ahead))),
+        spec=builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=main_season),
+        config=Config(options, replace(window, horizon=str(n_ahead))),
         schema=schema,
         names=panel.names,
         base=tuple(panel.base.tolist()),
-        weights=builtin_tensors(past, seasons),
+        weights=builtin_tensors(past, seasons, common),
         metrics={},
         history="",
         trained_until=None,

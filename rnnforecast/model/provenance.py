@@ -173,12 +173,9 @@ def model_card(artifact: Artifact) -> dict[str, str]:
         "season": season,
         "horizon": f"{spec.horizon} steps ({describe_duration(spec.horizon * step_us)})",
         "look-back": f"{spec.lookback} steps ({describe_duration(spec.lookback * step_us)})",
-        "network": f"{len(spec.members)} network(s), {artifact.n_parameters} parameters",
-        "members": "; ".join(str(member) for member in spec.members),
-        "trained": f"{_numbers(provenance['kept_steps'])} of {provenance['steps']} steps until "
-        f"{artifact.training_range['train_until']}, then "
-        f"{_numbers(provenance['fine_tune_steps'])} steps on all data until "
-        f"{artifact.trained_until}",
+        "networks": f"{len(spec.members)}, with {artifact.n_parameters:,} parameters: "
+        + "; ".join(str(member) for member in spec.members),
+        "trained": _describe_steps(artifact),
         **remembers,
         "bands": _describe_bands(artifact.calibration),
         **({"limits": artifact.limits.describe()} if artifact.limits is not None else {}),
@@ -212,5 +209,16 @@ def _describe_bands(calibration: Calibration | None) -> str:
     )
 
 
-def _numbers(steps: list[int]) -> str:
-    return ", ".join(map(str, steps))
+def _describe_steps(artifact: Artifact) -> str:
+    """Return how many steps each trained network took, and on which data."""
+    provenance, members = artifact.provenance, artifact.spec.members
+
+    def steps(name: str) -> str:
+        counts = zip(provenance[name], members, strict=False)
+        return ", ".join(str(count) for count, member in counts if member.is_trained) or "0"
+
+    return (
+        f"{steps('kept_steps')} of {provenance['steps']} steps on data until "
+        f"{artifact.training_range['train_until']}, then {steps('fine_tune_steps')} steps on all "
+        f"data until {artifact.trained_until}"
+    )

@@ -230,7 +230,7 @@ def _draw_members(
             color=colours[member % 4],
             linewidth=width,
             marker="." if len(of_member) == 1 else None,
-            label=None if field == "train_loss" else f"network {member}",
+            label=None if field == "train_loss" else f"network {member + 1}",
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
+    AUTO,
     BUILTIN_MODEL,
     DEFAULT_MODEL,
     EXPERT,
@@ -239,6 +240,12 @@ def prepare(
     `is_expected` tells which series of the model must be among the readings, where these are only a
     part of all. Raises a `RnnForecastError`.
     """
+    if config.season != AUTO:
+        raise UsageError(
+            f"--season {config.season} cannot change the season of a trained model",
+            hint="omit it, retrain with it, or use the built-in network with  --model "
+            f"{BUILTIN_MODEL}",
+        )
     horizon = resolve_horizon(config, artifact)
     known = replace(training_stats_of(artifact), is_expected=is_expected)
     future = config.future
@@ -297,7 +304,9 @@ def prepare_builtin(
         events(WarningEvent("unused-future", message))
     options = load_excluded_times(options)
     panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
-    artifact = builtin_artifact(panel, schema, options, horizon=config.horizon)
+    artifact = builtin_artifact(
+        panel, schema, options, horizon=config.horizon, season=config.season
+    )
     events(Notice(note_of_builtin(panel, data)))
     spec = artifact.spec
     _, season, horizon, _ = describe_windows(

@@ -108,6 +108,30 @@ def test_covariates_are_left_out_and_said_to_be(command: Command) -> None:
     pd.testing.assert_frame_equal(forecast("more_forecast.csv"), forecast())
 
 
+def test_it_forecasts_with_the_season_that_is_named(command: Command) -> None:
+    default = command("predict", "data.csv", "-o", "default.csv")
+    named = command("predict", "data.csv", "--season", "24", "-o", "named.csv")
+    other = command("predict", "data.csv", "--season", "10h", "-H", "24", "-o", "other.csv")
+    none = command("predict", "data.csv", "--season", "none", "-H", "24", "-o", "none.csv")
+
+    assert default.code == named.code == other.code == none.code == 0, other.err
+    assert "season 24 steps (1 d)" in named.err and "season 10 steps (10 h)" in other.err
+    assert "no season" in none.err
+    for path in ("other.csv", "none.csv"):
+        assert not np.allclose(forecast(path)["forecast"], forecast("default.csv")["forecast"])
+    pd.testing.assert_frame_equal(forecast("named.csv"), forecast("default.csv"))
+
+
+def test_the_season_of_a_trained_model_cannot_be_changed(command: Command) -> None:
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+
+    outcome = command("predict", "data.csv", "--season", "1d")
+
+    assert outcome.code == 2
+    assert "--season 1d cannot change the season" in outcome.err
+    assert "--model builtin" in outcome.err
+
+
 @pytest.mark.parametrize("option", [["--max-drift", "3"], ["--require-series"]])
 def test_what_compares_with_a_training_is_refused(command: Command, option: list[str]) -> None:
     outcome = command("predict", "data.csv", *option)

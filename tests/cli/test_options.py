@@ -301,7 +301,7 @@ def test_an_unknown_key_or_table_names_the_nearest_known_one(
 
     assert repr(unknown) in caught.value.message
     assert "rnnforecast.toml" in caught.value.message
-    assert caught.value.hint == f"did you mean {nearest!r}"
+    assert caught.value.hint == f"did you mean {nearest!r}?"
 
 
 def test_an_unknown_key_like_no_other_lists_those_that_are_known(parse: Parse) -> None:
@@ -310,7 +310,7 @@ def test_an_unknown_key_like_no_other_lists_those_that_are_known(parse: Parse) -
     with pytest.raises(UsageError) as caught:
         parse()
 
-    assert "'batch_size', " in caught.value.hint
+    assert "batch_size, " in caught.value.hint
     assert "config" not in caught.value.hint
 
 
@@ -337,7 +337,7 @@ def test_a_file_that_cannot_be_meant_is_a_usage_error_that_names_it(
 
 
 def test_a_file_that_is_named_must_be_there(parse: Parse) -> None:
-    with pytest.raises(UsageError, match=r"missing\.toml cannot read"):
+    with pytest.raises(UsageError, match=r"cannot read missing\.toml"):
         parse("--config", "missing.toml")
 
 
