@@ -121,6 +121,15 @@ PAGES = {
             "rnnforecast memory --model pumps --json",
         ),
     ),
+    "init": Page(
+        "Operate",
+        ("output", "time", "series", "target"),
+        (
+            "rnnforecast init readings.csv",
+            "rnnforecast init plant.csv --target flow --output jobs/flow.toml",
+            "rnnforecast init",
+        ),
+    ),
     "run": Page(
         "Operate",
         ("as_of", "dry_run", "force", "lock_wait", "max_time", "fail_on"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,6 +34,43 @@ if TYPE_CHECKING:
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file")]
 _MAX_ROWS = 20
 """Groups of scores in the table; JSON has all of them."""
+
+
+@with_options
+def init(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Data that the job reads, as for check"),
+    ] = None,
+    *,
+    reading: DataConfig,
+    common: CommonOptions,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="JOB.toml",
+            help="Job file to write (must not exist)",
+            rich_help_panel="Output",
+        ),
+    ] = Path("job.toml"),
+) -> None:
+    """Write a commented job file for a data set."""
+    from rnnforecast.jobs.template import write_job
+
+    screen = configure_screen(context, common)
+    job = write_job(data, output, config=reading, listener=screen)
+    screen.has_published = True
+    screen.close()
+
+    run_it = f"rnnforecast run {shlex.quote(str(job.path))}"
+    if common.json:
+        screen.document({"output": str(job.path), "next": run_it})
+    else:
+        screen.result(f"written: {job.path}")
+        screen.note(f"next: {run_it}")
 
 
 @with_options

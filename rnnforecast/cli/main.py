@@ -20,8 +20,8 @@ from rnnforecast.cli.backtest import backtest
 from rnnforecast.cli.check import check
 from rnnforecast.cli.completion import COMPLETE_VARIABLE
 from rnnforecast.cli.console import Screen
+from rnnforecast.cli.jobs import init, score, status
 from rnnforecast.cli.jobs import run as run_job
-from rnnforecast.cli.jobs import score, status
 from rnnforecast.cli.memory import memory
 from rnnforecast.cli.plot import anomalies, plot
 from rnnforecast.cli.predict import predict, shard
@@ -43,7 +43,7 @@ app = make_app(
     (
         *(check, train, predict, backtest),
         *(show, plot, anomalies, memory),
-        *(shard, run_job, score, status, use),
+        *(shard, init, run_job, score, status, use),
     )
 )
 
