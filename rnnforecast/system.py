@@ -47,7 +47,7 @@ def lock_file(descriptor: int) -> None:
 
 
 def open_flags(*names: str) -> int:
-    """Return flags of `os.open` together, those that this system has; line ends stay as they are."""
+    """Return those of these flags of `os.open` that this system has; line ends stay as they are."""
     flags = 0
     for name in (*names, "O_BINARY"):
         flags |= getattr(os, name, 0)
