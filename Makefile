@@ -37,12 +37,12 @@ slow: $(VENV)/installed
 		$$(grep -rlw mark.slow tests --include='test_*.py')
 	$(BIN)/pytest -m timed $$(grep -rlw mark.timed tests --include='test_*.py')
 
-# Where the declared versions differ: time zones, tables, files, plots, bars and a whole story.
+# What rests on the versions most: time zones, tables, files, plots, bars, and training.
 # Warnings that newer libraries have of such old ones are no errors.
 lowest: $(LOWEST)/installed
 	PYTHONPATH=. $(LOWEST)/bin/python -m pytest -n auto -W default -m "not slow" \
-		tests/data tests/tables tests/config tests/report tests/model/test_artifact.py \
-		tests/cli/test_console.py tests/cli/test_predict.py tests/cli/test_plot.py
+		tests/data tests/report $(addprefix tests/tables/test_, calendar.py offsets.py resample.py rows.py \
+		timestamps.py) $(addprefix tests/cli/test_, console.py plot.py predict.py)
 
 edge: $(EDGE)/installed
 	$(EDGE)/bin/python -m pytest -m edge tests/test_edge.py
