@@ -40,7 +40,7 @@ slow: $(VENV)/installed
 # What rests on the versions most: time zones, tables, files, plots, bars, and training.
 # Warnings that newer libraries have of such old ones are no errors.
 lowest: $(LOWEST)/installed
-	PYTHONPATH=. $(LOWEST)/bin/python -m pytest -n auto -W default -m "not slow" \
+	PYTHONPATH=$(CURDIR) $(LOWEST)/bin/python -m pytest -n auto -W ignore -m "not slow" \
 		tests/data tests/report $(addprefix tests/tables/test_, calendar.py offsets.py resample.py rows.py \
 		timestamps.py) $(addprefix tests/cli/test_, console.py plot.py predict.py)
 

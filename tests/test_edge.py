@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def succeeded(command: Command, *arguments: object) -> str:
 
 def test_what_only_training_and_pictures_need_is_not_installed() -> None:
     assert [name for name in ABSENT if find_spec(name) is not None] == []
+
+
+def test_the_environment_is_below_350_mb() -> None:
+    files = (path for path in Path(sys.prefix).rglob("*") if path.is_file())
+    assert sum(path.lstat().st_size for path in files) < 350 << 20
 
 
 def test_the_built_in_network_forecasts(command: Command, place: Path) -> None:
