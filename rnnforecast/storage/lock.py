@@ -135,8 +135,8 @@ def _make_folder(folder: Path) -> None:
 def _remove(descriptor: int, path: Path) -> None:
     """Unlink and unlock the file, unless another process has taken over the name.
 
-    Unlinking comes first where the system allows it: whoever opens the file between the two would
-    lock one without a name. Windows unlinks no file that is open anywhere.
+    Unlinking comes first where the system allows it, or another process could lock the file
+    between the two and lose its name. Windows unlinks no file that is open anywhere.
     """
     has_name = _has_name(descriptor, path)
     if not IS_POSIX:
