@@ -68,15 +68,16 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-# What the lowest versions need themselves is pinned as everywhere.
+# What the lowest versions need themselves is pinned as everywhere, and so is torch: each of its
+# releases is downloaded in gigabytes.
 $(LOWEST)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LOWEST)
 	sed -n '/^dependencies = \[/,/^\]/s/.*"\(.*\)>=\([^"]*\)".*/\1==\2/p' pyproject.toml \
-		> $(LOWEST)/lowest.txt
+		| grep -v ^torch= > $(LOWEST)/lowest.txt
 	sed 's/==.*/==/' $(LOWEST)/lowest.txt | grep -vFf - constraints.txt > $(LOWEST)/others.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(LOWEST)/others.txt --requirement $(LOWEST)/lowest.txt \
-		holidays hypothesis openpyxl pytest pytest-xdist
+		holidays hypothesis openpyxl pytest pytest-xdist torch
 	@touch $@
 
 $(EDGE)/installed: pyproject.toml requirements-edge.txt constraints.txt
