@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,25 @@ _PRIOR_ROWS = 1.0
 """Weight of no reaction, in rows in which each covariate is a standard deviation off."""
 _RIDGE = 0.01
 """The same in units of the mean square of the features."""
+
+
+Array = TypeVar("Array")
+_Other = TypeVar("_Other")
+
+
+class Segments(NamedTuple, Generic[Array]):
+    """What a member takes of N windows of S segments: arrays of numpy, or tensors in training."""
+
+    values: Array  # (N, S, I)
+    experts: Array  # (N, S, K, P)
+    gain: Array  # (N, S)
+    covariates: Array | None = None  # (N, S, C)
+    reaction: Array | None = None  # (N, S, P)
+    reaction_error: Array | None = None  # (N, S)
+
+    def apply(self, function: Callable[[Array], _Other]) -> Segments[_Other]:
+        """Return the results of a function of each array that is there."""
+        return Segments(*(None if x is None else function(x) for x in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -312,9 +312,8 @@ def memory(
     unknown = np.flatnonzero(entries == 0)
     if len(unknown):
         unknown_past = make_past(panel).subset(unknown)
-        entries[unknown] = add_unknown_series(
-            network, seasons_of(unknown_past, network.common_seasons)
-        )
+        seasons = seasons_of(unknown_past, network.common_seasons)
+        network, entries[unknown] = add_unknown_series(network, seasons)
     result = analyse_memory(
         network,
         windows,
