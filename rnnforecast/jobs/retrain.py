@@ -18,6 +18,7 @@ from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
 from rnnforecast.model.provenance import build_artifact
+from rnnforecast.process import require_libraries
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import abbreviate_duration, parse_duration_us
@@ -58,6 +59,7 @@ def retrain_if_due(
     challenge = _find_challenge(publication, scores)
     if challenge is None:
         return None
+    require_libraries("retraining", "torch", "matplotlib")
     model = Path(publication.job.model.path)
     with acquire(model / versions.LOCK):
         versions.remove_leftovers(model)

@@ -117,7 +117,7 @@ def _part(segments: Segments[Floats], windows: slice) -> Segments[Floats]:
 
     def turned(values: Floats) -> Floats:
         part = values[windows]
-        n = -(-len(part) // _COLUMNS) * _COLUMNS
+        n = max(-(-len(part) // _COLUMNS), 1) * _COLUMNS
         out = np.zeros((*part.shape[1:], n), np.float32)
         out[..., : len(part)] = np.moveaxis(part, 0, -1)
         return out
@@ -320,7 +320,7 @@ def _silu(x: Floats) -> Floats:
 
 def _softmax(x: Floats) -> Floats:
     """Return shares of experts, `(S, K, P, N)`, that add up to 1."""
-    shares = x - x.max(1, keepdims=True)
+    shares: Floats = x - x.max(1, keepdims=True)
     np.exp(shares, out=shares)
     shares /= shares.sum(1, keepdims=True)
     return shares
@@ -328,7 +328,7 @@ def _softmax(x: Floats) -> Floats:
 
 def _softplus(x: Floats) -> Floats:
     """Return log(1 + exp(x))."""
-    out = np.negative(np.abs(x))
+    out: Floats = np.negative(np.abs(x))
     np.exp(out, out=out)
     np.log1p(out, out=out)
     out += np.maximum(x, np.float32(0))

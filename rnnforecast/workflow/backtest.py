@@ -43,6 +43,7 @@ from rnnforecast.evaluate.comparison import (
     compare,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.process import require_libraries
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
@@ -125,6 +126,12 @@ def backtest(
         check_format(str(output), allows_stream=False)
     if report is not None:
         check_page(str(report))
+    if model is None:
+        require_libraries("a backtest that fits a network", "torch")
+    if report is not None:
+        require_libraries("a report", "matplotlib")
+    if RIDGE in ends.baselines:
+        require_libraries("ridge regression", "sklearn")
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener), Clock()
     saved = None if model is None else as_model(model)

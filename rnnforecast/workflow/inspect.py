@@ -27,6 +27,8 @@ from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
+from rnnforecast.model.forecaster import add_unknown_series, known_entries
+from rnnforecast.process import require_libraries
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.sources.files import check_outputs
@@ -66,6 +68,7 @@ def plot(
     config = config or PlotConfig()
     if output is not None:
         check_picture(str(output))
+        require_libraries("a picture", "matplotlib")
         check_outputs(data, DataConfig(), page=output, inputs={"the forecast": config.forecast})
     forecasts = read_forecast(local_path(config.forecast, "--forecast"))
     forecasts = _select_series(forecasts, config.series, most, listener)
@@ -298,8 +301,7 @@ def memory(
     the readings that it was trained on are used, where there are enough; else the newest ones.
     Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.forecaster import add_unknown_series, known_entries
-
+    require_libraries("the memory of a network", "torch")
     model = as_model(model)
     artifact = model.artifact
     events = Recorder(listener)

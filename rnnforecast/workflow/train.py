@@ -28,7 +28,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
-from rnnforecast.process import Launch, current_launch, defer_signals
+from rnnforecast.process import Launch, current_launch, defer_signals, require_libraries
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
@@ -84,6 +84,7 @@ def train(
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if require_skill is not None and not math.isfinite(require_skill):
         raise UsageError(f"--require-skill {require_skill} is not a number")
+    require_libraries("training", "torch", *["matplotlib"] * report)
     if path is not None:
         versions.check_writable(path)
 
