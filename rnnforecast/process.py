@@ -1,4 +1,4 @@
-"""Signal handlers, a time limit, files that nobody waits for, libraries, a launcher's variables."""
+"""Signal handlers, a time limit, files that nobody waits for, and the variables of a launcher."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from io import BufferedReader
 from pathlib import Path
 from types import FrameType
 
-from rnnforecast.errors import TimeLimitError, UsageError
+from rnnforecast.errors import TimeLimitError
 
 _SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
-_PACKAGES = {"sklearn": "scikit-learn"}
-"""Packages that are not called as the library is that they bring."""
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -168,27 +165,6 @@ def open_regular(path: Path, flags: int = 0) -> BufferedReader:
         file.close()
         raise
     return file
-
-
-def require_libraries(purpose: str, *names: str) -> None:
-    """Raise `UsageError` unless these libraries are installed; none of them is imported.
-
-    An install for small machines has neither torch nor what draws. `purpose` is what needs them.
-    """
-    missing = [_PACKAGES.get(name, name) for name in names if not _is_installed(name)]
-    if missing:
-        raise UsageError(
-            f"{purpose} needs {' and '.join(missing)}, which this install does not have",
-            code="missing-library",
-            hint=f"pip install {' '.join(missing)}",
-        )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ValueError:  # it is kept from being imported
-        return False
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from typing import Any
 from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
-from rnnforecast.errors import ModelError
+from rnnforecast.errors import ModelError, require_libraries
 from rnnforecast.evaluate.comparison import NETWORK, Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
 from rnnforecast.model.provenance import build_artifact
-from rnnforecast.process import require_libraries
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import abbreviate_duration, parse_duration_us

@@ -18,7 +18,7 @@ from rnnforecast.data.arrays import Floats, Integers, take_names
 from rnnforecast.data.axis import Flags
 from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
-from rnnforecast.data.season import MIN_SEASON, Seasons, local_seasons
+from rnnforecast.data.season import MIN_SEASON, Seasons, local_seasons, seasons_of
 from rnnforecast.data.windows import Past, Values, add_base
 from rnnforecast.errors import ModelError
 from rnnforecast.model.artifact import Tensors
@@ -59,24 +59,6 @@ def constant_phases(
         phase = np.arange(horizon) % period
         flags[windows], levels[windows] = is_still[:, phase], low[:, phase]
     return flags, levels
-
-
-def add_unknown_series(network: Network, seasons: Sequence[Seasons]) -> tuple[Network, Integers]:
-    """Return a network with entries of series of which only the seasons are known; their numbers.
-
-    Its spec stays: they are none of the series that it was trained on.
-    """
-    first, n = len(network.scale), len(seasons)
-    unknown = np.full(n, np.nan, np.float32)
-    rows = np.array([(periods.main, periods.long) for periods in seasons], np.float32)
-    network = replace(
-        network,
-        center=np.append(network.center, np.zeros(n, np.float32)),
-        scale=np.append(network.scale, unknown),
-        outlier_threshold=np.append(network.outlier_threshold, unknown),
-        seasons=np.concatenate([network.seasons, rows.reshape(n, 2)]),
-    )
-    return network, np.arange(first, first + n)
 
 
 def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
@@ -219,6 +201,30 @@ class RNNForecaster:
 
         firsts = range(0, past.n_origins, size)
         _call_on_threads(work_on, firsts, self.n_threads or n_processors())
+
+    def with_unknown_series(self, past: Past) -> tuple[Network, Integers]:
+        """Return a network with entries of unknown series too, and the entry of each, `(origin,)`.
+
+        Only their seasons are known, as far as they are found before the cutoffs of `past`. The
+        spec stays: they are none of the series that it was trained on.
+        """
+        network = self.network
+        entries = known_entries(past.names, network, self.names)[past.series]
+        unknown = np.flatnonzero(entries == 0)
+        n, seasons = len(unknown), seasons_of(past.subset(unknown), network.common_seasons)
+        entries[unknown] = len(network.scale) + np.arange(n)
+        rows = np.array([(periods.main, periods.long) for periods in seasons], np.float32)
+        nothing = np.full(n, np.nan, np.float32)
+        more = {
+            "center": np.zeros(n, np.float32),
+            "scale": nothing,
+            "outlier_threshold": nothing,
+            "seasons": rows.reshape(n, 2),
+        }
+        extended: dict[str, Any] = {
+            name: np.concatenate([getattr(network, name), x]) for name, x in more.items()
+        }
+        return replace(network, **extended), entries
 
     @property
     def seasons(self) -> tuple[Seasons, ...]:

@@ -31,7 +31,7 @@ from rnnforecast.data.split import (
     start_of_test_us,
 )
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
+from rnnforecast.errors import DataError, NotEnoughDataError, UsageError, require_libraries
 from rnnforecast.evaluate.backtest import ErrorUnits, Round, Sink, Truth, deviations, evaluate
 from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import (
@@ -43,7 +43,6 @@ from rnnforecast.evaluate.comparison import (
     compare,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.process import require_libraries
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec

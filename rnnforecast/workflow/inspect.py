@@ -20,15 +20,12 @@ from rnnforecast.data.output import (
     write_table,
 )
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import seasons_of
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
-from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
+from rnnforecast.errors import DataError, NotEnoughDataError, UsageError, require_libraries
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
-from rnnforecast.model.forecaster import add_unknown_series, known_entries
-from rnnforecast.process import require_libraries
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.sources.files import check_outputs
@@ -308,14 +305,7 @@ def memory(
     source = training_source(model, is_trusted=trust_source) if data is None else data
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
-    forecaster = restore_network(artifact)
-    network = forecaster.network
-    entries = known_entries(panel.names, network, forecaster.names)
-    unknown = np.flatnonzero(entries == 0)
-    if len(unknown):
-        unknown_past = make_past(panel).subset(unknown)
-        seasons = seasons_of(unknown_past, network.common_seasons)
-        network, entries[unknown] = add_unknown_series(network, seasons)
+    network, entries = restore_network(artifact).with_unknown_series(make_past(panel))
     result = analyse_memory(
         network,
         windows,

@@ -12,7 +12,7 @@ from pathlib import Path
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, EXPERT, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
-from rnnforecast.errors import QualityGateError, UsageError
+from rnnforecast.errors import QualityGateError, UsageError, require_libraries
 from rnnforecast.evaluate.comparison import Comparison
 from rnnforecast.events import (
     Event,
@@ -28,7 +28,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
-from rnnforecast.process import Launch, current_launch, defer_signals, require_libraries
+from rnnforecast.process import Launch, current_launch, defer_signals
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
