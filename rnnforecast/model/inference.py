@@ -196,26 +196,24 @@ def _run_block(
     if all_memory is not None:
         all_memory[0] = memory
 
-    out = np.empty_like(x)
-    for segment, of_segment in enumerate(x):
+    gates = member.linear(f"{cells}.linear_ih", member.norm(f"{block}.norm", x))
+    for segment, x_gates in enumerate(gates):
         before, after = all_hidden[segment], all_hidden[segment + 1]
-        x_gates = member.linear(f"{cells}.linear_ih", member.norm(f"{block}.norm", of_segment))
         if cell == "mingru":
             _mingru_step(x_gates, before, after)
+            continue
+        h_gates = member.linear(f"{cells}.linear_hh", before)
+        if cell == "gru":
+            _gru_step(x_gates, h_gates, before, after)
+        elif all_memory is not None:
+            _lstm_step(x_gates, h_gates, all_memory[segment], after, all_memory[segment + 1])
         else:
-            h_gates = member.linear(f"{cells}.linear_hh", before)
-            if cell == "gru":
-                _gru_step(x_gates, h_gates, before, after)
-            elif all_memory is not None:
-                _lstm_step(x_gates, h_gates, all_memory[segment], after, all_memory[segment + 1])
-            else:
-                np.tanh(x_gates + h_gates, out=after)
+            np.tanh(x_gates + h_gates, out=after)
 
-        np.add(of_segment, after, out=out[segment])
-        normed = member.norm(f"{block}.norm_between", out[segment])
-        between = _silu(member.linear(f"{block}.expand", normed))
-        out[segment] += member.linear(f"{block}.contract", between)
-    return out, _States(all_hidden, all_memory)
+    x = x + all_hidden[1:]
+    between = member.linear(f"{block}.expand", member.norm(f"{block}.norm_between", x))
+    x += member.linear(f"{block}.contract", _silu(between))
+    return x, _States(all_hidden, all_memory)
 
 
 def _decode(
