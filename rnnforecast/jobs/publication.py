@@ -62,7 +62,7 @@ from rnnforecast.workflow.model import Model, load, output_table
 from rnnforecast.workflow.saved import PreparedForecast, prepare, prepare_builtin, resolve_options
 from rnnforecast.workflow.steps import Clock
 
-_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
+_LIBRARIES = ("numpy", "pandas", "pyarrow")
 """Libraries whose versions the manifest records."""
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"

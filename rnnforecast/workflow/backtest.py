@@ -125,12 +125,8 @@ def backtest(
         check_format(str(output), allows_stream=False)
     if report is not None:
         check_page(str(report))
-    if model is None:
-        require_libraries("a backtest that fits a network", "torch")
-    if report is not None:
-        require_libraries("a report", "matplotlib")
-    if RIDGE in ends.baselines:
-        require_libraries("ridge regression", "sklearn")
+    needed = [*["torch"] * (model is None), *["matplotlib"] * (report is not None)]
+    require_libraries("this backtest", *needed, *["sklearn"] * (RIDGE in ends.baselines))
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener), Clock()
     saved = None if model is None else as_model(model)

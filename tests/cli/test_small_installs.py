@@ -15,8 +15,16 @@ from tests.strangers import rewrite_manifest
 
 ABSENT = ("torch", "sklearn", "scipy", "matplotlib")
 PROGRAM = """
-import os, sys
-sys.modules.update(dict.fromkeys({absent!r}))
+import importlib.metadata, os, sys
+absent, version = {absent!r}, importlib.metadata.version
+sys.modules.update(dict.fromkeys(absent))
+
+def version_of(name):
+    if name in (*absent, "scikit-learn"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+importlib.metadata.version = version_of
 from rnnforecast.cli.main import run
 code = run({arguments!r})
 sys.stdout.flush()
