@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Floats, Integers, take_names
@@ -297,8 +293,7 @@ class RNNForecaster:
         readings = wave.astype(np.float32)[None]
         entry = np.zeros(1, np.int64)
         history = History(readings, entry, [Seasons()], self._self_test_features())
-        with _single_threaded_products():
-            output = self.network.forecast(history)[0, :_SELF_TEST_LEADS]
+        output = self.network.forecast(history)[0, :_SELF_TEST_LEADS]
         return output[:, [0, spec.median, -1]].ravel().astype(np.float32)
 
     def _self_test_features(self) -> Features | None:
@@ -322,49 +317,15 @@ class RNNForecaster:
 def _call_on_threads(
     function: Callable[[int], None], numbers: Sequence[int], n_threads: int
 ) -> None:
-    """Call a function with each number, on so many threads at most.
-
-    The calls are divided among threads, and no product of matrices inside of them: how a library
-    divides one shows in the last bits of its result.
-    """
+    """Call a function with each number, on so many threads at most."""
     n_workers = min(len(numbers), n_threads, _MAX_PREDICTING)
-    with _single_threaded_products():
-        if n_workers < 2:
-            for number in numbers:
-                function(number)
-            return
-        pool = ThreadPoolExecutor(n_workers)
-        try:
-            for _ in pool.map(function, numbers):
-                pass
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_limit_lock = threading.Lock()
-_limits: list[Any] = []
-"""The limit that is in force, once for each context that is open."""
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    """Find the libraries of linear algebra that are loaded; numpy has loaded its own by then."""
-    return ThreadpoolController()
-
-
-@contextmanager
-def _single_threaded_products() -> Iterator[None]:
-    """Let products of matrices take one thread, in the whole process, inside of the context.
-
-    Contexts of several threads may overlap: the last one that ends lifts the limit.
-    """
-    with _limit_lock:
-        limit = _limits[0] if _limits else _libraries().limit(limits=1, user_api="blas")
-        _limits.append(limit)
+    if n_workers < 2:
+        for number in numbers:
+            function(number)
+        return
+    pool = ThreadPoolExecutor(n_workers)
     try:
-        yield
+        for _ in pool.map(function, numbers):
+            pass
     finally:
-        with _limit_lock:
-            _limits.pop()
-            if not _limits:
-                limit.restore_original_limits()
+        pool.shutdown(cancel_futures=True)

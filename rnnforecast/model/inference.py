@@ -8,11 +8,16 @@ states.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from rnnforecast.data.arrays import Floats, Integers
 from rnnforecast.model.artifact import Tensors
@@ -331,3 +336,33 @@ def _softplus(x: Floats) -> Floats:
     np.log1p(out, out=out)
     out += np.maximum(x, np.float32(0))
     return out
+
+
+_limit_lock = threading.Lock()
+_limits: list[Any] = []
+"""The limit that is in force, once for each context that is open."""
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Find the libraries of linear algebra that are loaded; numpy has loaded its own by then."""
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded_products() -> Iterator[None]:
+    """Let products of matrices take one thread, in the whole process, inside of the context.
+
+    How a library divides one among threads shows in the last bits of its result. Contexts of
+    several threads may overlap: the last one that ends lifts the limit.
+    """
+    with _limit_lock:
+        limit = _limits[0] if _limits else _libraries().limit(limits=1, user_api="blas")
+        _limits.append(limit)
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limits.pop()
+            if not _limits:
+                limit.restore_original_limits()

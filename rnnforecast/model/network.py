@@ -14,7 +14,11 @@ from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.season import Seasons
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.model.inference import MemberWeights, member_quantiles
+from rnnforecast.model.inference import (
+    MemberWeights,
+    member_quantiles,
+    single_threaded_products,
+)
 from rnnforecast.model.inputs import (
     Inputs,
     Places,
@@ -150,14 +154,15 @@ class Network:
 
     def _weigh(self, history: History, *, n_origins: int) -> Doubles:
         """Return the weighted mean of the members' forecasts from the last cutoffs of windows."""
-        prepared = {
-            segment: self.prepare(history, segment, n_origins=n_origins)
-            for segment in {member.spec.segment for member in self.members}
-        }
-        weighted = [
-            share * self.member_forecast(member, prepared[member.spec.segment])
-            for share, member in zip(self.spec.shares, self.members, strict=True)
-        ]
+        with single_threaded_products():
+            prepared = {
+                segment: self.prepare(history, segment, n_origins=n_origins)
+                for segment in {member.spec.segment for member in self.members}
+            }
+            weighted = [
+                share * self.member_forecast(member, prepared[member.spec.segment])
+                for share, member in zip(self.spec.shares, self.members, strict=True)
+            ]
         total: Doubles = np.sum(weighted, axis=0)
         return total
 

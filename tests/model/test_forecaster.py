@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Panel
@@ -162,23 +162,6 @@ def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
                 limited = replace(forecaster, n_threads=n)
                 values.add(predict(limited, make_past(panel)).tobytes())
     assert len(values) == 1
-
-
-def test_products_of_matrices_take_one_thread_while_any_forecast_is_made() -> None:
-    def n_threads() -> set[int]:
-        return {
-            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
-        }
-
-    with threadpool_limits(2, user_api="blas"):
-        before = n_threads()
-        first, second = (forecasters._single_threaded_products() for _ in range(2))
-        with first:
-            assert n_threads() == {1}
-            second.__enter__()
-        assert n_threads() == {1}, "the other one goes on"
-        second.__exit__(None, None, None)
-        assert n_threads() == before
 
 
 def test_restoring_gives_the_same_forecasts() -> None:

@@ -10,13 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Floats
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.model import inference
-from rnnforecast.model.inference import MemberWeights, member_quantiles
+from rnnforecast.model.inference import (
+    MemberWeights,
+    member_quantiles,
+    single_threaded_products,
+)
 from rnnforecast.model.member import make_member, to_tensors
 from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.spec import CELLS, DECILES, QUANTILES, MemberSpec, NetworkSpec, member_shapes
@@ -190,3 +195,20 @@ def test_no_window_has_no_forecast() -> None:
         network.members[0], prepared.history, empty, nothing, nothing, median=spec.median
     )
     assert values.shape == (0, 2, 4, len(QUANTILES))
+
+
+def test_products_of_matrices_take_one_thread_while_any_forecast_is_made() -> None:
+    def n_threads() -> set[int]:
+        return {
+            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+        }
+
+    with threadpool_limits(2, user_api="blas"):
+        before = n_threads()
+        first, second = (single_threaded_products() for _ in range(2))
+        with first:
+            assert n_threads() == {1}
+            second.__enter__()
+        assert n_threads() == {1}, "the other one goes on"
+        second.__exit__(None, None, None)
+        assert n_threads() == before
