@@ -147,8 +147,7 @@ def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
 def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
     n_series: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor on how many batches are forecast at once."""
-    monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", 16)
+    """Nor on how series are divided into batches."""
     panel = make_panel(*(wave(N, seed=seed) for seed in range(n_series)))
     spec = make_spec(96, season=24, n_series=n_series, members=(MemberSpec("gru", 32, 1, 8),))
     with torch.random.fork_rng():
@@ -156,9 +155,10 @@ def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
         network = draw_network(spec)
     network.seasons[1:] = 24, 1
     forecaster, values = RNNForecaster(network, panel.names), set()
-    for n_products in (1, 2):
+    for n_products, size in ((1, 512), (1, 16), (2, 16), (2, 7)):
+        monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", size)
         with threadpool_limits(n_products, user_api="blas"):
-            for n in (1, 2, 3, 8):
+            for n in (1, 2, 8):
                 limited = replace(forecaster, n_threads=n)
                 values.add(predict(limited, make_past(panel)).tobytes())
     assert len(values) == 1
