@@ -278,8 +278,7 @@ def _gains(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) 
     binned = season_gain(bins, season // width, n_bins, over=max(over // width, 1))
     is_clear = (binned.ratio < _BINNED_RATIO) & (gains.ratio < _MOST_RATIO)
     is_shown = is_clear | (gains.ratio < 1.0)
-    ratio = np.where(is_shown, binned.ratio, np.maximum(binned.ratio, gains.ratio))
-    return Gains(ratio, binned.score, binned.n_blocks)
+    return Gains(np.where(is_shown, binned.ratio, np.inf), binned.score, binned.n_blocks)
 
 
 def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) -> Gains:
