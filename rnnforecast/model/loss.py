@@ -179,8 +179,7 @@ class ValidationWindows:
         spec = network.spec
         n_values = max(_n_values(spec, i) for i in range(len(spec.members)))
         n = min(max(_MAX_VALUES // n_values, _MIN_WINDOWS), _MAX_WINDOWS)
-        self.n_disjoint = int((-(-windows.counts // windows.horizon)).sum())
-        """Number of windows whose targets do not overlap."""
+        self.n_disjoint = windows.n_disjoint
         self._network, self._ranks = network, windows.ranks
         batch = windows.gather(windows.spread(n))
         batch = take_rows(batch, rank_share(self._ranks, len(batch.series)))

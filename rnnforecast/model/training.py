@@ -472,7 +472,9 @@ _STEP = 0.1
 _PRIOR_WINDOWS = 30.0
 """Number of disjoint validation windows at which default and best weights count equally."""
 _TRAINED_SHARE = 0.7
-"""Default weight of what was trained, beside the built-in member."""
+"""Default weight of what was trained on many windows, beside the built-in member."""
+_FEW_WINDOWS = 7.0
+"""Number of disjoint training windows of a series at which the default weight is half of that."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal ends at once")
@@ -559,7 +561,7 @@ def train_members(
         for i in range(len(network.members))
     ]
     network = replace(network, members=tuple(weights_of(module) for module in modules))
-    network, selected = network.weigh_members(_weigh_members(modules, held_out))
+    network, selected = network.weigh_members(_weigh_members(modules, windows, held_out))
     summary = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
     listener(Notice(f"{summary}; {describe_shares(network.spec)}"))
     return network, EnsembleLog(logs, selected)
@@ -606,14 +608,15 @@ def _warn_of_gradients(
 
 
 def _weigh_members(
-    members: Sequence[Member], validation: ValidationWindows | None
+    members: Sequence[Member], windows: TrainingWindows, validation: ValidationWindows | None
 ) -> tuple[float, ...]:
     """Return the weight of each member in the forecast.
 
     They are those with the least loss on validation windows, shrunk towards default ones where
-    these are few. With enough windows a member that sees covariates goes where its weight is none,
-    and one that does not where they are all that helps. Without validation weights are the default
-    ones, or those members count that see covariates, if any: the user asked for them.
+    these are few; the default weight of what was trained grows with the training windows. With
+    enough of them a member that sees covariates goes where its weight is none, and one that does
+    not where they are all that helps. Without validation weights are the default ones, or those
+    members count that see covariates, if any: the user asked for them.
     """
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
@@ -621,7 +624,9 @@ def _weigh_members(
         return (1.0,) * n
     default = [1 / n] * n
     if len(trained) < n:
-        shares = _TRAINED_SHARE / len(trained), (1 - _TRAINED_SHARE) / (n - len(trained))
+        n_windows = windows.n_disjoint / max(len(windows.series), 1)
+        of_trained = _TRAINED_SHARE * n_windows / (n_windows + _FEW_WINDOWS)
+        shares = of_trained / len(trained), (1 - of_trained) / (n - len(trained))
         default = [shares[0] if i in trained else shares[1] for i in range(n)]
     if validation is None:
         sees = [float(member.spec.covariates) for member in members]
