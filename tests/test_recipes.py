@@ -113,7 +113,6 @@ def test_the_cron_job_is_a_resource(tmp_path: Path) -> None:
 def test_the_arguments_of_the_cron_job_publish_a_forecast(command: Command, place: Path) -> None:
     listed = re.search(r"args: \[(.*)\]", blocks("yaml")[0])
     assert listed is not None
-    program, *words = [word.strip().strip('"') for word in listed[1].split(",")]
-    assert program == "rnnforecast"
+    words = [word.strip().strip('"') for word in listed[1].split(",")]
     outcome = command(*(word.replace("/data", str(place)) for word in words))
     assert (outcome.code, outcome.document["status"]) == (0, "published")

@@ -158,6 +158,8 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
     except BaseException as error:
         if handler is not None and handler.stopped is not None:
             return _report_interrupt(screen, handler.stopped)
+        if COMPLETE_VARIABLE in os.environ and not isinstance(error, SystemExit):
+            return 1  # a message would be printed into the line that the user types
         return _report_failure(screen, error, arguments)
     finally:
         screen.close()
@@ -165,8 +167,6 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
 
 def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
     """Report an error, and return its exit code."""
-    if COMPLETE_VARIABLE in os.environ and not isinstance(error, SystemExit):
-        return 1  # a message would be printed into the line that the user types
     match error:
         case RnnForecastError():
             return screen.error(error)
@@ -188,14 +188,7 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             return code
 
         case StandardOutputError():
-            message = f"cannot write standard output: {error}"
-            if screen.has_published:
-                return screen.error(
-                    OutputError(f"{message}; everything else is done and published")
-                )
-            if screen.catch_up is not None and screen.catch_up.n_published:
-                return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
-            return screen.error(WriteError(message))
+            return screen.error(_output_error(screen, f"cannot write standard output: {error}"))
 
         case Exception() if not screen.is_verbose and (
             isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))
@@ -230,6 +223,15 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             return screen.error(bug)
     screen.close()
     raise error
+
+
+def _output_error(screen: Screen, message: str) -> RnnForecastError:
+    """Return the error of a result that cannot be printed; it names what is published."""
+    if screen.has_published:
+        return OutputError(f"{message}; everything else is done and published")
+    if screen.catch_up is not None and screen.catch_up.n_published:
+        return OutputError(f"{message}; {screen.catch_up.summary}")
+    return WriteError(message)
 
 
 def _open_streams() -> None:

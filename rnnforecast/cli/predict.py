@@ -50,6 +50,11 @@ Output = Annotated[
     ),
 ]
 
+ShowPlot = Annotated[
+    bool,
+    typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
+]
+
 
 @with_options
 def predict(
@@ -65,10 +70,7 @@ def predict(
     output: Output = "forecast.csv",
     version: Version = None,
     trust_source: TrustSource = False,
-    plot: Annotated[
-        bool,
-        typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
-    ] = False,
+    plot: ShowPlot = False,
 ) -> None:
     """Forecast the steps after the last reading."""
     _check_output(output, common, explicit, is_batch=batch.is_batch, plot=plot)

@@ -39,6 +39,35 @@ if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.workflow.model import Model
 
+RequireSkill = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="Activate the new version only if its skill is at least this many percent",
+        rich_help_panel="Output",
+    ),
+]
+Report = Annotated[
+    bool,
+    typer.Option(
+        "--report/--no-report",
+        help="Save an HTML report with the version",
+        rich_help_panel="Output",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Resume an interrupted training", rich_help_panel="Training"),
+]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace",
+        help="Print losses and gradient norms after each epoch",
+        rich_help_panel="Training",
+        hidden=True,
+    ),
+]
 HEAD_ROWS = 5
 """Rows of a longer table that are printed."""
 _MAX_WORSE = 3
@@ -221,35 +250,10 @@ def train(
     ranks: RanksConfig,
     common: CommonOptions,
     model: ModelDirectory = DEFAULT_MODEL,
-    require_skill: Annotated[
-        float | None,
-        typer.Option(
-            metavar="PERCENT",
-            help="Activate the new version only if its skill is at least this many percent",
-            rich_help_panel="Output",
-        ),
-    ] = None,
-    report: Annotated[
-        bool,
-        typer.Option(
-            "--report/--no-report",
-            help="Save an HTML report with the version",
-            rich_help_panel="Output",
-        ),
-    ] = True,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Resume an interrupted training", rich_help_panel="Training"),
-    ] = False,
-    trace: Annotated[
-        bool,
-        typer.Option(
-            "--trace",
-            help="Print losses and gradient norms after each epoch",
-            rich_help_panel="Training",
-            hidden=True,
-        ),
-    ] = False,
+    require_skill: RequireSkill = None,
+    report: Report = True,
+    resume: Resume = False,
+    trace: Trace = False,
 ) -> None:
     """Train a model and test it on held-out data."""
     screen = configure_screen(context, common)

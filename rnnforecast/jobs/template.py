@@ -31,7 +31,7 @@ _TEMPLATE = """\
 # Paths are relative to this file. Remove the # in front of a line to use it.
 
 [data]
-{found}source = {source}
+{facts}source = {source}
 {reading}
 [model]
 {hint}path = {model}
@@ -107,11 +107,11 @@ def write_job(
 
 
 def _fill_template(data: str | None, path: Path, checked: Check | None, config: DataConfig) -> str:
-    found, train = "# where the readings are\n", f"rnnforecast train {_PLACEHOLDER}"
+    facts, train = "# where the readings are\n", f"rnnforecast train {_PLACEHOLDER}"
     if checked is not None:
         panel, train = checked.profile.panel, checked.train
         config, _ = add_arguments(DataConfig(), shlex.split(train)[3:])
-        found = (
+        facts = (
             f"# {panel.n_series} series, a reading every {describe_duration(panel.step_us)}, "
             f"{checked.start} to {checked.end}\n"
         )
@@ -121,7 +121,7 @@ def _fill_template(data: str | None, path: Path, checked: Check | None, config: 
     reading = _to_toml(changed_fields(config))
     return _TEMPLATE.format(
         name=path.name,
-        found=found,
+        facts=facts,
         source=_to_value(_relative(data or _PLACEHOLDER, path.parent)),
         reading=reading,
         hint="" if has_model else hint,
