@@ -449,7 +449,9 @@ def weights_of(member: Member) -> MemberWeights:
 def device_of(config: TrainConfig) -> torch.device:
     """Return the device to train on. Raises `UsageError` where there is none of that kind."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
+        raise UsageError(
+            "--device cuda needs a CUDA device, but torch finds none", hint="use --device cpu"
+        )
     wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if not wants_cuda:
         return torch.device("cpu")

@@ -595,6 +595,8 @@ def test_a_path_that_the_locale_cannot_spell_is_refused_with_what_to_set(
     job.write_text('[data]\nsource = "ü.csv"\n[forecast]\noutput = "out.csv"\n', "utf-8")
     assert read_job(job).source.endswith("ü.csv")
     monkeypatch.setattr("os.fsencode", in_ascii)
-    with pytest.raises(UsageError, match=r"'ü\.csv' cannot be written in ascii") as caught:
+    with pytest.raises(
+        UsageError, match=r"'ü\.csv' cannot be encoded in this locale's ascii"
+    ) as caught:
         read_job(job)
     assert caught.value.hint is not None and "PYTHONUTF8=1" in caught.value.hint

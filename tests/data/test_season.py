@@ -295,7 +295,7 @@ def test_a_season_that_cannot_be_meant_is_a_usage_error(text):
 
 @pytest.mark.parametrize("text", ["480", "20d", "1d,20d"])
 def test_a_season_as_long_as_the_readings_is_too_long(text):
-    with pytest.raises(NotEnoughDataError, match="480 steps does not fit into 480 rows"):
+    with pytest.raises(NotEnoughDataError, match="480 steps does not fit into 480 training rows"):
         parse_seasons(WindowConfig(season=text), past(wave(480)))
 
 

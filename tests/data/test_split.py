@@ -271,7 +271,7 @@ def test_a_train_part_without_a_reading_is_too_short():
 
 @pytest.mark.parametrize("row", ["301", "20240501", "-1", "9" * 20])
 def test_a_row_that_the_table_does_not_have_is_a_usage_error(row):
-    with pytest.raises(UsageError, match="none of the 300 rows"):
+    with pytest.raises(UsageError, match="outside the 300 rows"):
         parse_moment(row, staggered([300], [0]))
 
 

@@ -138,7 +138,7 @@ def test_what_stands_around_a_number_is_left_out_and_said(tmp_path, write_number
     numbers = [round(x - 20, 1) for x in DEGREES]
     result = read(table(tmp_path, list(map(write_number, numbers)), ","))
     assert result.panel.target.tolist() == pytest.approx(numbers, abs=1e-6)
-    assert "units" in result.notes or "dashes" in result.notes
+    assert "units" in result.notes or "dash" in result.notes
 
 
 def test_a_unit_is_named(tmp_path):
@@ -172,7 +172,7 @@ def test_a_dash_far_below_is_a_minus_and_said(tmp_path, monkeypatch):
     result = read(table(tmp_path, [*DEGREES, "\u22125.5", "\u2013"], ","))
     assert result.panel.target[60] == -5.5
     assert np.isnan(result.panel.target[61:]).all()
-    assert "dashes" in result.notes
+    assert "dash" in result.notes
 
 
 @pytest.mark.parametrize("unit", ["kWh", "\u20ac"])

@@ -169,7 +169,7 @@ def test_what_is_not_there_is_said(bucket: Bucket) -> None:
         (bucket.url("none.csv"), "not-found", "does not exist"),
         ("s3://no-such-bucket/x.csv", "not-found", "bucket no-such-bucket does not exist"),
         (bucket.url("none/*.csv"), "not-found", "matches no object"),
-        (bucket.url("empty"), "empty", "is empty"),
+        (bucket.url("empty"), "empty", "has no files"),
         ("foo://bucket/x.csv", "unreadable", "unknown store foo://"),
         ("az://container/x.csv", "unreadable", "AZURE_STORAGE_ACCOUNT_NAME"),
     ):

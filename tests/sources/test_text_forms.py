@@ -60,7 +60,7 @@ def test_a_decimal_comma_is_said(tmp_path):
     path = write(tmp_path / "x.csv", "time;v", *hourly("1,5", "2,5", sep=";"))
     result = read(path)
     assert result.panel.target.tolist() == [1.5, 2.5]
-    assert "commas" in result.warnings["decimal-comma"].message
+    assert "comma" in result.warnings["decimal-comma"].message
     assert "decimal-comma" not in read(path, decimal=",").warnings
 
 

@@ -69,7 +69,7 @@ def test_what_is_too_large_or_missing_is_a_value_error(put: Put) -> None:
 
     with pytest.raises(ValueError, match="x has 7 bytes; at most 6"):
         read_bounded(location, 6)
-    with pytest.raises(ValueError, match="none cannot be read"):
+    with pytest.raises(ValueError, match="cannot read none"):
         read_bounded(location.parent / "none", 6)
 
 
@@ -99,9 +99,9 @@ def test_a_json_object_comes_back_as_it_was_written(put: Put) -> None:
 
     assert read_json(location) == payload
     assert read_json(location, expected_format="manifest") == payload
-    with pytest.raises(ValueError, match="not of format 'other'"):
+    with pytest.raises(ValueError, match="format is not 'other'"):
         read_json(location, expected_format="other")
-    with pytest.raises(ValueError, match="over 10"):
+    with pytest.raises(ValueError, match="at most 10"):
         read_json(location, max_bytes=10)
 
 
@@ -125,5 +125,5 @@ def test_a_larger_json_file_is_not_read(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 1 << 40)
 
-    with pytest.raises(ValueError, match="over"):
+    with pytest.raises(ValueError, match="at most"):
         read_json(path)

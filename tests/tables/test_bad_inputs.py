@@ -140,7 +140,7 @@ def test_a_gap_becomes_missing_rows_that_are_counted(tmp_path):
     expected = [0, 1, 2, np.nan, np.nan, np.nan, 6, np.nan, 8]
     np.testing.assert_array_equal(result.panel.target, expected)
     assert "4 of 9 readings are missing" in result.notes
-    assert "the longest gap is 3 h" in result.notes
+    assert "longest gap 3 h" in result.notes
 
 
 def test_whole_data_say_nothing_of_gaps(tmp_path):

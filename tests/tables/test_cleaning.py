@@ -117,7 +117,7 @@ def test_a_range_of_a_column_that_is_not_there_is_a_usage_error():
 
 def test_a_counter_that_is_no_target_is_a_usage_error_with_what_looks_alike():
     error = failure(frame(kwh=3 * np.arange(50.0), kvarh=wave(50)), counter=("KWH",))
-    assert (type(error), error.advice) == (UsageError, "such as  --counter kwh")
+    assert (type(error), error.advice) == (UsageError, "use e.g.  --counter kwh")
     table = frame(kwh=np.arange(50.0), other=wave(50))
     assert isinstance(failure(table, target=("other",), counter=("kwh",)), UsageError)
 

@@ -164,7 +164,7 @@ def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
     error = failure(table(np.array(times) * MINUTE_US), allow_future=True)
 
     assert (type(error), error.code) == (DataError, "sparse")
-    assert "11 rows" in error.message
+    assert "only 11 of" in error.message
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_a_clock_that_is_ahead_by_less_than_a_step_is_said(ahead, zone):
 
     assert result.panel.lengths[0] == 6
     assert result.warnings["future"].count == 1
-    assert "1 h at most" in result.warnings["future"].message
+    assert "at most 1 h" in result.warnings["future"].message
 
 
 def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
     hours = np.concatenate([np.arange(200, 400), np.arange(200)])
     result = read(table(hours * HOUR_US))
     assert result.warnings["time-goes-back"].count == 1
-    assert "399 h" in result.warnings["time-goes-back"].message
+    assert "16.6 d" in result.warnings["time-goes-back"].message
     assert (result.panel.start[0], result.panel.lengths[0]) == (START_US, 400)
 
 
@@ -223,7 +223,7 @@ def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
     warned = read(table(hours[order] * HOUR_US, id=names[order])).warnings["time-goes-back"]
 
     assert warned.count == 1
-    assert "199 h" in warned.message
+    assert "8.3 d" in warned.message
 
 
 def test_rows_from_new_to_old_are_no_clock_that_was_reset():
@@ -237,7 +237,7 @@ def test_gaps_of_each_series_are_counted():
     result = read(table(times, [1, 2, 3, 4, np.nan, 6], id=names))
 
     assert "3 of 8 readings are missing" in result.notes
-    assert "the longest gap is 2 h" in result.notes
+    assert "longest gap 2 h" in result.notes
 
 
 def test_series_have_starts_and_lengths_of_their_own():

@@ -210,7 +210,7 @@ def test_thousands_of_columns_are_told_of_the_long_form(tmp_path):
     names = [f"s{i}" for i in range(3000)]
     lines = [",".join([f"2024-01-01 {hour:02d}:00", *["1"] * 3000]) for hour in range(12)]
     result = read(write(tmp_path / "wide.csv", ",".join(["ts", *names]), *lines))
-    assert "3000 columns: a long table" in result.notes
+    assert "3000 columns; a long table" in result.notes
 
 
 def test_a_numeric_id_that_counts_rows_names_nothing():

@@ -81,5 +81,5 @@ def test_of_many_stuck_sensors_the_longest_are_named() -> None:
     (said,) = warnings(make_panel(*series))
 
     assert (said.code, said.count) == ("stuck-sensor", 40)
-    assert "stand still: s39 from" in said.message and "and 35 more" in said.message
+    assert "stuck at one value: s39 from" in said.message and "and 35 more" in said.message
     assert "--stuck-as-na 30h" in said.text
