@@ -130,7 +130,7 @@ def test_the_built_in_weights_are_those_of_the_recipe() -> None:
 def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
     train(tmp_path, TINY, until=1)
 
-    with pytest.raises(SystemExit, match="a different training"):
+    with pytest.raises(SystemExit, match="another training"):
         train(tmp_path, replace(TINY, seed=2), until=1)
 
 

@@ -513,8 +513,7 @@ def damaged(directory: AnyPath, reason: str) -> ModelError:
     return ModelError(
         f"cannot use model version {directory}: {reason}",
         code="damaged-model",
-        hint="restore it from a backup, switch to another version with  rnnforecast use , or "
-        "retrain",
+        hint="restore it from a backup, activate another version, or retrain",
     )
 
 

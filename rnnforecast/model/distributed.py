@@ -123,7 +123,7 @@ def _worker_errors() -> Iterator[None]:
                 "another process did not respond in time; it may be stopped, unreachable or "
                 f"still reading data ({reason})",
                 code="rank-timeout",
-                hint="check the output of the other processes, or raise  --rank-timeout",
+                hint="check the output of the other processes, or raise --rank-timeout",
             ) from error
         raise WorkerError(
             f"another process has ended or cannot be reached ({reason})",

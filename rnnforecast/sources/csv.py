@@ -288,7 +288,7 @@ class CsvFile:
             f"cannot read {self.name}: {error}",
             code="unreadable",
             location=Location(self.name),
-            hint="if the file is not UTF-8, add its  --encoding",
+            hint="if the file is not UTF-8, give its encoding",
         )
 
 

@@ -351,7 +351,7 @@ class Header:
                 f"only one column was found, {self.names[0]!r}",
                 "one-column",
                 proposals=self._for_preamble(n_preamble) if n_preamble else self._separators(),
-                hint=None if n_preamble else "add the separator with  --sep , if there is one",
+                hint=None if n_preamble else "give the column separator, if there is one",
             )
         if not body:
             raise self._error(

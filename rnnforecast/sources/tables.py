@@ -321,7 +321,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
         names = run(database, _LIST_TABLES[database.kind], config).column(0).to_pylist()
         queries = [f'select * from "{table}"' for table in names[:_MAX_LISTED]]
         raise DataError(
-            f"{database} is a database; add a --query",
+            f"{database} is a database, but no query was given",
             code="no-query",
             proposals=[Proposal(("--query", query)) for query in queries],
             hint=None if names else "it has no tables",

@@ -236,7 +236,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
                 for name, script in _CODE_PAGES.items()
                 if _is_printable(head, name)
             ],
-            hint="add the  --encoding  of the file",
+            hint="give the encoding of the file",
         ) from error
     return "utf-8"
 

@@ -248,7 +248,7 @@ def static_values(
             f"column {covariate.name!r} is not constant within series {names[differing[0]]!r}"
             + f" and {len(differing) - 1} more" * (len(differing) > 1),
             code="not-static",
-            hint="pass it with  --known  or  --past  instead of  --static",
+            hint="name it as known in advance or known up to the present instead",
         )
     return low
 

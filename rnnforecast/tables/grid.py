@@ -365,7 +365,7 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
         code="sparse",
         location=context.source.location(furthest, context.schema.time),
         proposals=proposals if fits else (),
-        hint="check --freq , or correct or remove this row",
+        hint="correct or remove this row if it is wrong",
     )
 
 

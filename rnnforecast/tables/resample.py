@@ -386,7 +386,11 @@ def check_duplicates(
         proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
         if grid.axis.tz is None and _may_be_dst_end(grid.time_at(at)):
             proposals += tuple(_zones_set_back(np.array([grid.time_at(at)])))
-        hint = None if proposals else "rows of several sensors may be mixed; add  --series"
+        hint = (
+            None
+            if proposals
+            else ("rows of several sensors may be mixed; name the column that distinguishes them")
+        )
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"conflicting {content} of {column!r} for the same timestamp",

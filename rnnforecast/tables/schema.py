@@ -260,7 +260,7 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
             code="time-unit",
             location=Location(source.name, column=time.name),
             proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
-            hint="choose the timestamp column with  --time , or add  --time-format , e.g. %Y%m%d",
+            hint="choose the timestamp column, or give the format of its timestamps",
         )
     if unit is None:
         example = f", such as {time.sample[0]!r}" if time.sample else ""
@@ -269,7 +269,7 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
             code="not-a-time",
             location=Location(source.name, column=time.name),
             proposals=_other_times(source.columns, time),
-            hint="choose the timestamp column with  --time , or add  --time-format , e.g. %Y%m%d",
+            hint="choose the timestamp column, or give the format of its timestamps",
         )
     return unit
 

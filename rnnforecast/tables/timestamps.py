@@ -127,7 +127,7 @@ def _check_zone_names(column: Column, source: str) -> None:
         code="zone-name",
         location=Location(source, column=column.name),
         proposals=[Proposal(("--tz", zone), f"if they are in {zone}") for zone in zones],
-        hint=None if zones else "add the time zone with  --tz",
+        hint=None if zones else "give the time zone",
     )
 
 
@@ -320,7 +320,9 @@ class TimestampReader:
             hint = f"the expected format is {self.parser.format!r}"
             forms = [] if len(good) else infer_forms(array.to_pylist())[:_MAX_FORMS]
         elif not len(good):
-            hint = f"the format of {text!r} is unknown; add  --time-format , or write 2024-05-31"
+            hint = (
+                f"the format of {text!r} is unknown: give it as for strftime, or write 2024-05-31"
+            )
         return self._error(
             f"{n_bad} value{'s' * (n_bad > 1)} in column {column!r} "
             f"{'are' if n_bad > 1 else 'is'} not a timestamp",

@@ -328,7 +328,7 @@ def test_a_series_that_ended_before_the_plan_does_not_stand_in_the_way(
     outcome = command("predict", *arguments, "-m", several)
     assert outcome.code == 3, outcome.err
     assert set(pd.read_csv("forecast.csv")["series"]) == {"a"}
-    assert "does not begin there: b" in outcome.err
+    assert "do not start there: b" in outcome.err
 
     outcome = command("predict", *arguments, "-m", several, "--fallback", "naive")
     assert outcome.code == 3, outcome.err

@@ -37,7 +37,7 @@ def test_the_document_has_what_the_contract_names(command: Command, trained: Pat
     assert found["loss_by_kept"][-1]["kept"] == 24
     assert {peak["lag"] for peak in found["autocorrelation_peaks"]} == {24}
     assert "units" not in found
-    assert "learnt from" in outcome.err
+    assert "training data" in outcome.err
 
 
 def test_units_are_those_of_every_layer_of_every_member(command: Command, trained: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_job_whose_pipes_nobody_reads_ends_and_says_so(
 
     assert outcome.document["status"] == "published"
     assert {"log", "textfile"} <= {warning["code"] for warning in outcome.document["warnings"]} or (
-        "job.log cannot be written" in outcome.err and "nothing has read" in outcome.err
+        "cannot write the log job.log" in outcome.err and "nothing has read" in outcome.err
     )
     assert command("status", "job.toml", "--json").code in (0, 3)
     (place / "forecast.csv").unlink()

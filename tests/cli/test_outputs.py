@@ -104,7 +104,7 @@ def test_no_result_is_written_over_the_options(command: Command, place: Path, na
     for result in results:
         outcome = command(name, *named, *result)
         assert outcome.code == 2
-        assert "holds the options" in outcome.err
+        assert "contains the options" in outcome.err
 
     Path("rnnforecast.toml").write_text(f"[{name}]\non-bad-rows = 'skip'\n")
     assert command(name, "data.csv", "--rejects", "rnnforecast.toml").code == 2

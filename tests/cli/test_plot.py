@@ -127,7 +127,7 @@ def test_other_readings_than_the_forecasts_are_refused(command: Command) -> None
     table.assign(series="x" + table.series).to_csv("strange.csv", index=False)
     outcome = command("plot", "--forecast", "strange.csv", "--data", "data.csv")
     assert outcome.code == 4
-    assert "no series 'xflow'" in outcome.err
+    assert "series 'xflow' of the forecast is not in the data" in outcome.err
 
 
 @pytest.mark.usefixtures("forecast")

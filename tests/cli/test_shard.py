@@ -200,7 +200,7 @@ def test_a_column_that_later_files_lack_is_left_out_and_said(command: Command) -
 
     outcome = command("shard", "in", "--output", "out", "--buckets", 5)
 
-    assert (outcome.code, "left out: extra" in outcome.err) == (0, True)
+    assert (outcome.code, "skipped: extra" in outcome.err) == (0, True)
     assert list(all_rows("out")) == ["ts", "id", "temp"]
 
 
@@ -382,7 +382,7 @@ def test_what_is_there_is_refused_and_stays_as_it_is(command: Command, made: str
 
     outcome = command("shard", "x.parquet", "--output", "out", "--buckets", 4)
 
-    assert (outcome.code, "out exists already" in outcome.err) == (2, True)
+    assert (outcome.code, "out already exists" in outcome.err) == (2, True)
     assert path.lstat()[:7] == before[:7]
     assert path.lstat().st_mtime_ns == before.st_mtime_ns
     assert sorted(p.name for p in Path().iterdir()) == ["out", "x.parquet"]

@@ -206,7 +206,7 @@ def test_status_has_the_exit_code_of_what_it_says(command: Command, place: Path)
     assert ask() == (0, "")
     (place / "job.toml").write_text(JOB + '[fresh]\nmax_age = "3h"\n')
     code, problem = ask()
-    assert code == 5 and "max_age is 3h" in problem
+    assert code == 5 and "the limit is 3 h (max_age in [fresh])" in problem
     (place / "job.toml").write_text(JOB)
     readings = (place / "data.csv").read_text()
     (place / "data.csv").write_text("no,table\n")

@@ -488,7 +488,7 @@ def test_two_jobs_with_one_output_or_one_ledger_are_told_apart(tmp_path: Path, s
     folder, name = (tmp_path / "a", "b.toml") if same == "folder" else (tmp_path / "b", "job.toml")
     other = write_job(folder, name, "other/forecast.csv")
 
-    with pytest.raises(UsageError, match=r"ledger of another job, .*/a/job\.toml") as caught:
+    with pytest.raises(UsageError, match=r"ledger of another job: .*/a/job\.toml") as caught:
         check_not_shared(dataclasses.replace(other, ledger=first.ledger), Path(other.output))
     assert (caught.value.exit_code, caught.value.code) == (2, "shared-ledger")
     with pytest.raises(UsageError, match="belongs to another job") as caught:

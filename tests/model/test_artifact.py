@@ -599,7 +599,7 @@ def test_an_older_format_is_refused_as_such(
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
-    assert f"was written by an older rnnforecast (format {format_version})" in error.message
+    assert f"was written by an older rnnforecast (format {format_version}," in error.message
     assert error.code == "older-format"
     assert "retrain" in error.hint
 
@@ -1123,5 +1123,5 @@ def test_names_that_unpack_to_more_than_names_do_are_refused_first(
     )
     content = buffer.getvalue().to_pybytes()
     assert len(content) < 200_000
-    with pytest.raises(ValueError, match="unpack"):
+    with pytest.raises(ValueError, match="decompress"):
         artifacts.unpack_series(content, n_series)

@@ -253,7 +253,7 @@ def test_the_end_of_a_training_says_what_the_forecasts_are() -> None:
     network, _ = fit(NOISY, QUICK, events.append, members=(*PAIR, UNTRAINED))
     notice = [event.message for event in events if isinstance(event, Notice)][-1]
     shares = describe_shares(network.spec)
-    assert notice == f"trained 2 networks ({2 * EPOCH} steps; {shares}"
+    assert notice == f"trained 2 networks ({2 * EPOCH} steps each at most); {shares}"
 
 
 def test_shares_are_described_in_percent() -> None:

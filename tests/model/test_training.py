@@ -305,7 +305,7 @@ def test_truncated_before_it_they_differ_and_a_notice_says_so() -> None:
     events: list[Event] = []
 
     assert small_fit(events.append, truncate=12) != small_fit()
-    assert any("come back over 12 of 32 steps" in str(event) for event in events)
+    assert any("truncated after 12 of 32 steps" in str(event) for event in events)
 
 
 def test_no_limit_clips_nothing() -> None:

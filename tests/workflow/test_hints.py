@@ -354,7 +354,7 @@ KINDS: dict[str, Kind] = {
         "zone-of-days",
         lambda: stamped(DAYS, pd.Timestamp.isoformat),
         (
-            flow(tz="Europe/Berlin", step="1 d", words="times of Europe/Berlin"),
+            flow(tz="Europe/Berlin", step="1 d", words="in Europe/Berlin"),
             flow(tz="UTC", step="1 d", words="days in UTC"),
         ),
         offers=2,
@@ -522,7 +522,7 @@ KINDS: dict[str, Kind] = {
         lambda: column(LEVELS, stamps=STAMPS[0] + pd.to_timedelta(MINUTES, unit="min")),
         (
             flow(held("30min"), step="30 min", words="send only changes"),
-            flow(None, step="30 min", words="grid"),
+            flow(None, step="30 min", words="resample"),
         ),
         offers=2,
     ),
