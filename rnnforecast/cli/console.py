@@ -101,7 +101,7 @@ class Screen:
                     held_out = "" if loss is None else f", validation loss {loss:.4f}"
                     best = " (best)" if event.is_best else ""
                     self.note(
-                        f"network {event.member + 1}, epoch {event.epoch}: training loss "
+                        f"epoch {event.epoch} of network {event.member + 1}: training loss "
                         f"{event.train_loss:.4f}{held_out}{best}; gradient norm "
                         f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
                     )
