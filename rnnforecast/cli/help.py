@@ -314,7 +314,9 @@ def _default(option: TyperOption) -> str:
     default = option.default
     if default is None or isinstance(default, bool) or default in (0, "", [], ()):
         return ""
-    return ",".join(map(str, default)) if isinstance(default, list | tuple) else str(default)
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,6 @@ from rnnforecast.cli.app import (
     CommonOptions,
     Explicit,
     ModelPath,
-    OptionalData,
     TrustSource,
     Version,
     configure_screen,
@@ -151,7 +150,12 @@ def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
 @with_options
 def memory(
     context: typer.Context,
-    data: OptionalData = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DATA]", help="Data to measure on (default: re-read the training file)"
+        ),
+    ] = None,
     *,
     reading: DataConfig,
     common: CommonOptions,

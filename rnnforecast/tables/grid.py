@@ -390,10 +390,8 @@ def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: 
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
         longest = describe_duration(int(long_jumps.max()))
-        message = (
-            f"the time goes backwards {len(long_jumps)} times, by up to {longest}; the rows "
-            "were sorted"
-        )
+        times = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
+        message = f"the time goes backwards {times}, by up to {longest}; the rows were sorted"
         listener(WarningEvent("time-goes-back", message, len(long_jumps)))
 
 

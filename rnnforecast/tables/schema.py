@@ -326,7 +326,7 @@ def infer_schema(
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
-        counted = "Excel days" if unit == EXCEL else f"Unix time in {unit}"
+        counted = "Excel days" if unit == EXCEL else f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
         listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)

@@ -246,5 +246,6 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
 
     if n_early:
         limit = format_duration(step_us)
-        message = f"{n_early} readings are ahead of the clock, by at most {limit}"
+        subject = "1 reading is" if n_early == 1 else f"{n_early} readings are"
+        message = f"{subject} ahead of the clock, by at most {limit}"
         context.listener(WarningEvent("future", message, n_early))

@@ -178,7 +178,7 @@ def test_seconds_since_1970_are_said(tmp_path):
     result = stamped(tmp_path, [START_US // 10**6 + 600 * i for i in range(3)])
 
     assert result.schema.epoch_unit == "s"
-    assert "'time' read as Unix time in s" in result.warnings["epoch"].message
+    assert "'time' read as Unix time in seconds" in result.warnings["epoch"].message
 
 
 @pytest.mark.parametrize(
