@@ -1,6 +1,8 @@
 # make demo   set up .venv and run the main job on sample_data/
 # make test   set up the same .venv, then ruff, mypy and pytest
 # make slow   the tests that take longer; CI runs both
+# make docs   the documentation as a site in site/; fails where a link leads nowhere
+# make picture   the README's picture, drawn again
 # make thorough   the slow tests, with six times as many kills, signals and damaged files
 # make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
 # make pretrain   go on with the training of the built-in weights: MINUTES=600 THREADS=2
@@ -12,7 +14,9 @@ DEMO := demo
 MINUTES ?= 60
 THREADS ?= 2
 
-.PHONY: demo test slow thorough soak pretrain lint clean
+PICTURE := docs/pictures/forecast.svg
+
+.PHONY: demo test slow docs picture thorough soak pretrain lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -32,6 +36,17 @@ slow: $(VENV)/installed
 	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed" \
 		$$(grep -rlw mark.slow tests --include='test_*.py')
 	$(BIN)/pytest -m timed $$(grep -rlw mark.timed tests --include='test_*.py')
+
+docs: $(VENV)/docs
+	$(BIN)/mkdocs build --strict --quiet
+
+# The identifiers in the picture would differ each time without a fixed salt.
+picture: $(VENV)/installed
+	@mkdir -p $(DEMO)
+	$(BIN)/rnnforecast predict sample_data/pumping_station.csv --model builtin \
+		--as-of 2024-04-28T00:00 --output $(DEMO)/picture.csv --quiet
+	MATPLOTLIBRC=docs/pictures/matplotlibrc $(BIN)/rnnforecast plot --forecast $(DEMO)/picture.csv \
+		--data sample_data/pumping_station.csv --series flow_m3h --history 3d --output $(PICTURE)
 
 thorough: $(VENV)/installed
 	RNNFORECAST_THOROUGH=6 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
@@ -53,5 +68,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		--constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -108,7 +108,7 @@ def commands_page() -> str:
         "command line wins over the environment, and the environment over the file. Paths in the "
         "file are relative to it; unless `--config` names the file, its outputs must lie below "
         "its folder.",
-        "```toml\n# rnnforecast.toml\n[train]\nhorizon = \"24h\"\n[predict]\nbounds = "
+        '```toml\n# rnnforecast.toml\n[train]\nhorizon = "24h"\n[predict]\nbounds = '
         '["flow_m3h=0:"]\n```',
     ]
     for registered in app.registered_commands:
@@ -283,7 +283,7 @@ def _definition(module: str, name: str) -> Any:
 
 
 def _signature(node: ast.FunctionDef) -> str:
-    """Return the signature of a function as a block of code, an argument a line where it is long."""
+    """Return the signature of a function as code; a long one has one argument on each line."""
     result = ast.unparse(node.returns) if node.returns else "None"
     arguments = re.split(r", (?=[\w*]+(?:[:,]|$))", ast.unparse(node.args))
     arguments = [re.sub(r"^(\w+: [^=]+)=", r"\1 = ", argument) for argument in arguments]

@@ -24,7 +24,9 @@ from tests.builders import wave
 from tests.conftest import SMALL, Command
 from tests.faults.warm import Warm
 
-SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+SCALE = (Path(__file__).parents[2] / "docs" / "how-to" / "many-series.md").read_text(
+    encoding="utf-8"
+)
 N_BUCKETS = 7
 N_SERIES = 9
 

@@ -175,13 +175,6 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(trained: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_command_is_documented() -> None:
-    text = (ROOT / "README.md").read_text()
-    names = [c.name or c.callback.__name__ for c in app.registered_commands]  # type: ignore[union-attr]
-    for name in names:
-        assert f"rnnforecast {name}" in text
-
-
 @pytest.mark.slow
 @pytest.mark.timed
 def test_help_costs_little_over_a_bare_interpreter() -> None:
