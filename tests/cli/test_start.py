@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast.cli.main import app
 from tests.builders import wave
 from tests.conftest import SMALL, Command
 

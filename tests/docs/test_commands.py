@@ -19,7 +19,7 @@ import pytest
 
 import rnnforecast
 from tests.builders import JOB, wave, write_wide
-from tests.conftest import Command
+from tests.conftest import Command, Outcome
 from tests.docs.pages import PAGES, ROOT, Block, all_blocks, blocks_of
 from tests.strangers import rewrite_manifest
 
@@ -29,26 +29,30 @@ RUN = [
     if any(block.language in ("sh", "python") for block in blocks_of(page) if not block.mark)
 ]
 """Pages with commands that run here."""
-IN_DEFAULT_SUITE = ("README.md", "docs/how-to/bands.md", "docs/how-to/edge.md")
+SLOW = {
+    "docs/tutorial.md",
+    "docs/concepts/memory.md",
+    *(f"docs/how-to/{name}.md" for name in ("backtest", "covariates", "python", "train")),
+    "docs/how-to/many-series.md",
+}
+"""Pages that train more often than the default suite has time for."""
 WITHOUT_MODEL = ("README.md", "docs/tutorial.md", "docs/how-to/python.md")
 """Pages that begin before there is a model."""
-WITH_FINDINGS = ("check",)
-"""Commands that may exit with 3 for what they have to say about readings."""
 SMALL = {
-    **{"EPOCHS": "1", "HIDDEN": "8", "STEPS": "5", "THREADS": "1"},
-    **{"LOOKBACK": "2d", "NETWORK": "trained", "REPORT": "0"},
+    "EPOCHS": "1",
+    "HIDDEN": "8",
+    "LOOKBACK": "2d",
+    "NETWORK": "trained",
+    "STEPS": "5",
+    "THREADS": "1",
 }
 N_ROWS = 600
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
 @pytest.fixture
-def desk(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with the files that pages name; small trainings."""
-    for option, value in SMALL.items():
-        monkeypatch.setenv(f"RNNFORECAST_TRAIN_{option}", value)
-        if option != "REPORT":
-            monkeypatch.setenv(f"RNNFORECAST_BACKTEST_{option}", value)
+def desk(tmp_path: Path, trained: Path) -> Path:
+    """Make a working directory with the files that pages name."""
     (tmp_path / "sample_data").mkdir()
     write_beginning(tmp_path / "sample_data" / "pumping_station.csv", n_rows=10 * 144)
     shutil.copy(ROOT / "sample_data" / "machines.parquet", tmp_path / "sample_data")
@@ -95,23 +99,26 @@ def write_plant(path: Path) -> None:
     pd.concat(tables).to_parquet(path, index=False)
 
 
-def run_commands(block: Block, command: Command, folder: Path) -> None:
-    """Run each line of a block; a version's name stands for a version that is there."""
-    for line in block.text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if not words:
-            continue
-        assert words[0] == "rnnforecast", f"{block.page}: say above the block why it is not run"
-        versions = sorted(path.name for path in (folder / "model" / "versions").glob("2*"))
-        outcome = command(*(_VERSION.sub(lambda _: versions[0], word) for word in words[1:]))  # noqa: B023
-        assert outcome.code in expected_codes(block, words[1]), f"{line}\n{outcome.err}"
+def run_line(line: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+    """Run a command: a training is small, and the name of a version stands for any that is there."""
+    _, name, *arguments = shlex.split(line, comments=True)
+    versions = sorted(path.name for path in Path("model/versions").glob("2*"))
+    with monkeypatch.context() as environment:
+        if name == "train" or (name == "backtest" and "--model" not in arguments):
+            for option, value in SMALL.items():
+                environment.setenv(f"RNNFORECAST_{name.upper()}_{option}", value)
+        return command(name, *(_VERSION.sub(lambda _: versions[0], word) for word in arguments))
 
 
-def expected_codes(block: Block, name: str) -> tuple[int, ...]:
+def expected_codes(block: Block, line: str) -> tuple[int, ...]:
     """Return the exit codes that a command of a block may have."""
     if block.mark is not None:
         return (int(block.mark.removeprefix("exits with ")),)
-    return (0, 3) if name in WITH_FINDINGS else (0,)
+    if "rnnforecast check" in line:
+        return 0, 3  # it may have findings
+    if "--require-skill" in line:
+        return 0, 8  # five steps of training give no skill
+    return (0,)
 
 
 def small_configs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +138,7 @@ def small_configs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [p if p in IN_DEFAULT_SUITE else pytest.param(p, marks=pytest.mark.slow) for p in RUN]
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in RUN]
 )
 def test_the_commands_of_a_page_run(
     page: str, command: Command, desk: Path, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +150,10 @@ def test_the_commands_of_a_page_run(
         if block.is_run_elsewhere:
             continue
         if block.language == "sh":
-            run_commands(block, command, desk)
+            for line in block.text.replace("\\\n", " ").splitlines():
+                assert line.startswith("rnnforecast "), f"{page}: say above it why it is not run"
+                outcome = run_line(line, command, monkeypatch)
+                assert outcome.code in expected_codes(block, line), f"{line}\n{outcome.err}"
         elif block.language == "python":
             exec(block.text, {})
 
