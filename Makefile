@@ -38,7 +38,7 @@ slow: $(VENV)/installed
 	$(BIN)/pytest -m timed $$(grep -rlw mark.timed tests --include='test_*.py')
 
 docs: $(VENV)/docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The identifiers in the picture would differ each time without a fixed salt.
 picture: $(VENV)/installed

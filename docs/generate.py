@@ -173,8 +173,10 @@ def _option_table(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _choices(item: Field[Any]) -> str:
-    choices = item.metadata.get("choices")
-    return f" One of: {', '.join(choices)}." if choices else ""
+    """Return a sentence that lists the choices of an option, unless its help does."""
+    choices = item.metadata.get("choices") or ()
+    is_listed = all(choice in item.metadata.get("help", "") for choice in choices)
+    return "" if is_listed else f" One of: {', '.join(choices)}."
 
 
 def _default(value: Any) -> str:
