@@ -100,7 +100,7 @@ def write_plant(path: Path) -> None:
 
 
 def run_line(line: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> Outcome:
-    """Run a command: a training is small, and the name of a version stands for any that is there."""
+    """Run a command with a small training; the name of a version stands for the first one."""
     _, name, *arguments = shlex.split(line, comments=True)
     versions = sorted(path.name for path in Path("model/versions").glob("2*"))
     with monkeypatch.context() as environment:
