@@ -38,7 +38,7 @@ HEADINGS = {
     commands.RanksConfig: "Several processes",
     CommonOptions: "Common",
 }
-"""Heading of each group of options."""
+"""Heading of each group of options; of one that is not here, its name without `Config`."""
 SHARED = (CommonOptions, reading.DataConfig)
 """Groups that are described once, below the commands."""
 JOB_TABLES = {
@@ -137,10 +137,14 @@ def _command_options(callback: Any) -> Iterator[str]:
         yield _option_table(plain)
     for group in groups:
         if group not in SHARED:
-            yield f"**{HEADINGS[group]}**"
+            yield f"**{_heading(group)}**"
             yield _option_table(_rows_of(group))
     links = [f"[{HEADINGS[g]}](#{HEADINGS[g].lower()}-options)" for g in SHARED if g in groups]
     yield f"Also: {' and '.join(sorted(links, reverse=True))} options."
+
+
+def _heading(group: type) -> str:
+    return HEADINGS.get(group, group.__name__.removesuffix("Config"))
 
 
 def _parameter_row(parameter: inspect.Parameter) -> tuple[str, str, str]:
