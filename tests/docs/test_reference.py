@@ -69,7 +69,7 @@ def accepted_keys(table: str, folder: Path) -> set[str]:
     return set(re.findall(r"'(\w+)'", refused.value.hint or ""))
 
 
-@pytest.mark.parametrize("table", set(generate.JOB_TABLES) - {"data"})
+@pytest.mark.parametrize("table", [name for name in generate.JOB_TABLES if name != "data"])
 def test_the_keys_of_a_job_file_are_those_that_it_accepts(table: str, tmp_path: Path) -> None:
     listed = {row[0].strip("`") for row in generate.job_rows(table)}
 
