@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from rnnforecast.errors import TimeLimitError
+from rnnforecast.system import open_flags
 
 _SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -87,12 +88,14 @@ def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block after this many seconds; infinity is no limit.
 
     In the main thread it uses the timer of the process: one limit at a time. In another thread,
-    which no signal reaches, a call of a library has to return before the exception is raised.
+    which no signal reaches, and on Windows, which has no timer, a call of a library has to return
+    before the exception is raised.
     """
     if seconds == math.inf:
         yield
         return
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
         with _time_limit_of_thread(seconds):
             yield
         return
@@ -156,7 +159,7 @@ def open_regular(path: Path, flags: int = 0) -> BufferedReader:
 
     `flags` are further ones of `os.open`. Raises `OSError`.
     """
-    flags |= getattr(os, "O_NONBLOCK", 0)
+    flags |= open_flags("O_NONBLOCK")
     file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
     try:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

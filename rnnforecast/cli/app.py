@@ -26,6 +26,7 @@ from rnnforecast.config.fields import (
 from rnnforecast.config.training import BUILTIN_MODEL, STANDARD_OUTPUT
 from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.storage.durable import check_not_overwriting
+from rnnforecast.system import user_id
 from rnnforecast.urls import is_url, parse_database
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def _check_in_folder(name: str, path: str | Path) -> None:
         return
     folder, owner = Path.cwd(), Path(CONFIG_FILE).stat().st_uid
     is_inside = not is_url(str(path)) and Path(path).resolve().is_relative_to(folder.resolve())
-    if is_inside and owner in (*_TRUSTED_OWNERS, os.getuid()):
+    if is_inside and owner in (*_TRUSTED_OWNERS, user_id()):
         return
     reason = "lies outside of this folder" if not is_inside else "comes from another user's file"
     raise UsageError(

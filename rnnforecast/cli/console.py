@@ -208,7 +208,10 @@ class Screen:
 
     def _advance(self, event: ProgressEvent) -> None:
         """Advance a task's progress bar, and add it once the task takes longer than a second."""
-        if self.is_quiet or self.is_json or not sys.stderr.isatty():
+        if self.is_quiet or self.is_json:
+            return
+        # Rich puts something in the place of standard error, until version 15 no terminal.
+        if self._progress is None and not sys.stderr.isatty():
             return
         now = time.monotonic()
         is_new = event.task not in self._bars

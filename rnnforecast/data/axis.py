@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -67,6 +67,16 @@ class Offsets(NamedTuple):
     def wall_end(self) -> Integers:
         """What the clock shows when each period but the last ends."""
         return self.start[1:] + self.offset[:-1]
+
+
+@cache
+def time_zone(tz: str) -> tzinfo:
+    """Return the zone of a name, such as `Europe/Vienna` or `+01:00`, for pandas.
+
+    pandas 2 takes the name itself for a zone of pytz, which has no summer time after 2037.
+    """
+    fixed_us = parse_utc_offset_us(tz)
+    return ZoneInfo(tz) if fixed_us is None else timezone(timedelta(microseconds=fixed_us))
 
 
 @cache
@@ -336,7 +346,7 @@ def parse_time_us(text: str, tz: str | None) -> int:
     stamp = _parse_iso(text)
     if tz is not None and stamp.tzinfo is None:
         try:
-            stamp = stamp.tz_localize(tz, nonexistent="shift_forward", ambiguous=False)
+            stamp = stamp.tz_localize(time_zone(tz), nonexistent="shift_forward", ambiguous=False)
         except ValueError as error:
             raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
     if tz is not None:
@@ -416,7 +426,7 @@ def format_timestamps(stamps: pa.ChunkedArray) -> pa.Array:
 
     encoded = times_us.combine_chunks().dictionary_encode()  # many series share their stamps
     utc = pd.DatetimeIndex(encoded.dictionary.to_numpy().view("datetime64[us]"), tz="UTC")
-    local = utc.tz_convert(stamps.type.tz).as_unit(unit)
+    local = utc.tz_convert(time_zone(stamps.type.tz)).as_unit(unit)
     texts = pa.array([stamp.isoformat(" ") for stamp in local], pa.string())
     return pa.DictionaryArray.from_arrays(encoded.indices, texts).dictionary_decode()
 

@@ -43,6 +43,7 @@ from rnnforecast.storage import versions
 from rnnforecast.storage.durable import PIPE_PATIENCE_S, append_line, publishing_output
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import as_path
+from rnnforecast.system import kill_session
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 FINISHED = "finished"
@@ -502,7 +503,7 @@ class RunReporter:
             try:
                 process.communicate(text.encode(errors="replace"), timeout=NOTIFY_TIMEOUT_S)
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                kill_session(process)
                 process.wait()
                 raise
             if process.returncode:

@@ -62,8 +62,8 @@ from rnnforecast.workflow.model import Model, load, output_table
 from rnnforecast.workflow.saved import PreparedForecast, prepare, prepare_builtin, resolve_options
 from rnnforecast.workflow.steps import Clock
 
-_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
-"""Libraries whose versions the manifest records."""
+_LIBRARIES = ("numpy", "pandas", "pyarrow")
+"""Libraries that make a forecast, whose versions the manifest records."""
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
 """Name of the manifest of a job with one output; of several, each has its own with this suffix."""

@@ -46,6 +46,7 @@ from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.spec import CELLS, MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import AnyPath, read_bounded
+from rnnforecast.system import open_flags
 from rnnforecast.tables.schema import Covariate, Schema
 
 FORMAT = "rnnforecast-model"
@@ -550,7 +551,7 @@ def _make_key() -> bytes | None:
     with suppress(OSError, RuntimeError):
         path = _key_path()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, open_flags("O_WRONLY", "O_CREAT", "O_EXCL"), 0o600)
         try:
             os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
         finally:

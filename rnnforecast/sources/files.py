@@ -32,6 +32,7 @@ from rnnforecast.storage.remote import (
     local_path,
     stores,
 )
+from rnnforecast.system import physical_memory
 from rnnforecast.urls import parse_database
 
 _STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
@@ -310,7 +311,8 @@ def check_fits(needed: int, name: str, purpose: str, config: DataConfig, *, hint
     """Raise `DataError` where something needs more bytes than the user or the machine allows."""
     limit = config.memory_limit
     if limit is None:
-        limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        memory = physical_memory()
+        limit = needed if memory is None else int(_MEMORY_SHARE * memory)
 
     if needed > limit:
         raise DataError(

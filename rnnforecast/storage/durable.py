@@ -6,10 +6,8 @@ No other module renames or fsyncs files.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
-import select
 import shutil
 import signal
 import stat
@@ -23,6 +21,7 @@ from typing import IO, BinaryIO
 
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.storage.remote import AnyPath, is_remote
+from rnnforecast.system import IS_POSIX, is_writable, lock_file, open_flags
 
 TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
@@ -105,7 +104,7 @@ def _open_stream(path: Path, patience_s: float) -> int:
     standard = _standard_stream(path.stat())
     if standard is not None:
         return os.dup(standard)
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    flags = open_flags("O_WRONLY", "O_NONBLOCK", "O_NOCTTY")
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -122,9 +121,7 @@ def _open_stream(path: Path, patience_s: float) -> int:
 def _write_stream(descriptor: int, content: bytes, patience_s: float) -> None:
     """Write all of it. Raises `TimeoutError` where no byte is taken for too long."""
     while content:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        if not poll.poll(patience_s * 1000):
+        if not is_writable(descriptor, patience_s):
             message = f"nobody has read from this pipe for {patience_s:g} s"
             raise TimeoutError(errno.ETIMEDOUT, message)
         with suppress(BlockingIOError):
@@ -171,7 +168,7 @@ def rollback_on_error(path: Path) -> Iterator[None]:
     is_new = not os.path.lexists(path)
     before = _temporary_path(path)
     with suppress(OSError):
-        os.link(path, before, follow_symlinks=False)
+        os.link(path, before, follow_symlinks=os.link not in os.supports_follow_symlinks)
 
     try:
         yield
@@ -290,7 +287,7 @@ def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> Non
     """
     if max_bytes is not None:
         _rotate(path, max_bytes - len(line))
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    flags = open_flags("O_WRONLY", "O_APPEND", "O_CREAT", "O_NONBLOCK", "O_NOCTTY")
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
@@ -305,7 +302,7 @@ def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> Non
         deadline = time.monotonic() + PIPE_PATIENCE_S
         while line:
             patience = max(0.0, deadline - time.monotonic())
-            if not select.select([], [descriptor], [], patience)[1] or not patience:
+            if not is_writable(descriptor, patience) or not patience:
                 raise TimeoutError(errno.ETIMEDOUT, "its reader is too slow", str(path))
             with suppress(BlockingIOError):  # a pipe that is nearly full
                 line = line[os.write(descriptor, line) :]
@@ -323,9 +320,11 @@ def _rotate(path: Path, max_bytes: int) -> None:
         return
 
     with suppress(OSError), path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file.fileno())
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             target = path.resolve()
+            if not IS_POSIX:
+                file.close()
             os.replace(target, target.with_name(f"{target.name}.1"))
 
 
@@ -393,12 +392,17 @@ def _temporary_path(path: Path) -> Path:
 
 def _open_new(path: Path) -> BinaryIO:
     """Open a new file for writing, with the mode of the umask; an existing one is an error."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, open_flags("O_WRONLY", "O_CREAT", "O_EXCL"), 0o666)
     return os.fdopen(descriptor, "wb")
 
 
 def _make_like(descriptor: int, existing: os.stat_result) -> None:
-    """Give a new file the mode of an existing one, and its owner where that is allowed."""
+    """Give a new file the mode of an existing one, and its owner where that is allowed.
+
+    Windows has neither for an open file.
+    """
+    if not IS_POSIX:
+        return
     status = os.fstat(descriptor)
     if (status.st_uid, status.st_gid) != (existing.st_uid, existing.st_gid):
         with suppress(OSError):
@@ -412,6 +416,8 @@ def _sync(file: BinaryIO) -> None:
 
 
 def _sync_directory(path: Path) -> None:
+    if not IS_POSIX:
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

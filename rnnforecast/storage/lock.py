@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -18,8 +16,8 @@ from rnnforecast.errors import LockedError, WriteError
 from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.storage.durable import make_directory
 from rnnforecast.storage.remote import AnyPath, is_remote
+from rnnforecast.system import IS_POSIX, call_in_forks, lock_file, open_flags
 
-_BUSY = (errno.EAGAIN, errno.EACCES)
 _POLL_S = 0.05
 _READABLE = 0o444
 _held: set[int] = set()
@@ -57,16 +55,12 @@ def acquire(
         }
         with suppress(OSError):  # a lock can be held on a full disk, too
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+            os.write(descriptor, json.dumps(holder).encode() + b"\n")
         yield
     finally:
         if descriptor in _held:  # a forked child has closed it already
             _held.discard(descriptor)
-            # Unlink before unlocking, unless another process has taken over the name.
-            if _has_name(descriptor, path):
-                with suppress(OSError):
-                    path.unlink()
-            os.close(descriptor)
+            _remove(descriptor, path)
             if folder_is_new:
                 with suppress(OSError):
                     path.parent.rmdir()
@@ -89,21 +83,22 @@ def _lock(path: Path, wait_s: float | None) -> int:
             ) from error
 
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor)
             if _has_name(descriptor, path):
                 return descriptor
             os.close(descriptor)  # a lock on a file that was unlinked meanwhile excludes nobody
-        except OSError as error:
+        except BlockingIOError:
             os.close(descriptor)
-            if error.errno not in _BUSY:
-                raise WriteError(
-                    f"cannot lock {path}: {error.strerror}",
-                    code="cannot-lock",
-                    hint="the file system must know locks",
-                ) from error
             if time.monotonic() >= deadline:
                 raise _locked_error(path, can_wait=wait_s is not None) from None
             time.sleep(_POLL_S)
+        except OSError as error:
+            os.close(descriptor)
+            raise WriteError(
+                f"cannot lock {path}: {error.strerror}",
+                code="cannot-lock",
+                hint="the file system must know locks",
+            ) from error
 
 
 def _open(path: Path) -> int:
@@ -112,13 +107,12 @@ def _open(path: Path) -> int:
     Whoever may look into the folder may read it, so that a file that another user's killed process
     has left excludes nobody: a file that is only read can be locked, too.
     """
-    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, flags | os.O_RDWR, 0o666)
+        descriptor = os.open(path, open_flags("O_RDWR", "O_CREAT", "O_NOFOLLOW"), 0o666)
     except PermissionError:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.open(path, open_flags("O_RDONLY", "O_NOFOLLOW"))
     status = os.fstat(descriptor)
-    if status.st_uid == os.geteuid() and status.st_mode & _READABLE != _READABLE:
+    if IS_POSIX and status.st_uid == os.geteuid() and status.st_mode & _READABLE != _READABLE:
         with suppress(OSError):
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | _READABLE)
     return descriptor
@@ -136,6 +130,22 @@ def _make_folder(folder: Path) -> None:
         is_no_folder = os.path.lexists(folder) and not folder.is_dir()
         if not is_raced or is_no_folder or not folder.parent.is_dir():
             raise
+
+
+def _remove(descriptor: int, path: Path) -> None:
+    """Unlink and unlock the file, unless another process has taken over the name.
+
+    Unlinking comes first where the system allows it, or another process could lock the file
+    between the two and lose its name. Windows unlinks no file that is open anywhere.
+    """
+    has_name = _has_name(descriptor, path)
+    if not IS_POSIX:
+        os.close(descriptor)
+    if has_name:
+        with suppress(OSError):
+            path.unlink()
+    if IS_POSIX:
+        os.close(descriptor)
 
 
 def _has_name(descriptor: int, path: Path) -> bool:
@@ -168,4 +178,4 @@ def _close_in_child() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_close_in_child)
+call_in_forks(_close_in_child)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rnnforecast.errors import UsageError
 from rnnforecast.process import open_regular
+from rnnforecast.system import open_flags
 from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_database, parse_url
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
             with location.open() as file:
                 return _read_all(file, max_bytes, name)
 
-        with open_regular(location, os.O_NOFOLLOW) as file:
+        with open_regular(location, open_flags("O_NOFOLLOW")) as file:
             return _read_all(file, max_bytes, name)
     except OSError as error:
         raise ValueError(f"{name} cannot be read ({error.strerror})") from error

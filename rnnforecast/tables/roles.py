@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import MONDAY_US
+from rnnforecast.data.axis import MONDAY_US, time_zone
 from rnnforecast.errors import Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
@@ -486,7 +486,11 @@ def _tells_clock(values: Doubles, times: Integers) -> bool:
 
     noons = pd.DatetimeIndex((np.arange(first, last + 2) * _DAY_US + _DAY_US // 2).view("M8[us]"))
     for zone in OFFERED_ZONES:
-        offset = (noons - noons.tz_localize(zone).tz_convert(None)).to_numpy().astype(np.float64)
+        offset = (
+            (noons - noons.tz_localize(time_zone(zone)).tz_convert(None))
+            .to_numpy()
+            .astype(np.float64)
+        )
         changes = np.flatnonzero(np.diff(offset)) + first + 1
         is_flag = (low, high) == (0, 1)
         is_offset = bool(np.isclose(low * offset.max(), high * offset.min()))
@@ -564,7 +568,7 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
             rows = np.flatnonzero(column.codes == code)
             middle = rows[[0, len(rows) // 2, -1]]
             stamps = pd.DatetimeIndex(evidence.times[middle].view("datetime64[us]"))
-            local = stamps.tz_localize(zone, ambiguous="NaT", nonexistent="NaT").dropna()
+            local = stamps.tz_localize(time_zone(zone), ambiguous="NaT", nonexistent="NaT").dropna()
             clocks = {clock for stamp in local for clock in (stamp.tzname(), stamp.strftime("%z"))}
             is_right &= not len(local) or name.replace(":", "") in clocks
         if is_right:
@@ -599,7 +603,7 @@ def zones_with_offsets(offsets: Mapping[int, Integers]) -> list[str]:
     stamps = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC")
 
     def fits(zone: str) -> bool:
-        local = stamps.tz_convert(zone).tz_localize(None).as_unit("us").asi8
+        local = stamps.tz_convert(time_zone(zone)).tz_localize(None).as_unit("us").asi8
         return bool((local - times == expected_us).all())
 
     return _first_zones(fits)
@@ -610,7 +614,7 @@ def zones_set_back_at(times: Integers) -> list[str]:
     stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
 
     def fits(zone: str) -> bool:
-        local = stamps.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
+        local = stamps.tz_localize(time_zone(zone), ambiguous="NaT", nonexistent="shift_forward")
         return bool(local.isna().all())
 
     return _first_zones(fits)

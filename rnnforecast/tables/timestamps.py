@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import time_zone
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
@@ -480,8 +481,9 @@ def tz_localize(
     n_local = len(flat) - n_utc_rows
     order = _clock_order(flat[:n_local], series[:n_local])
     wall = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
+    zone = time_zone(tz)
 
-    is_repeated = wall.tz_localize(tz, ambiguous="NaT", nonexistent="shift_forward").isna()
+    is_repeated = wall.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward").isna()
     repeated = np.flatnonzero(is_repeated)
     is_first, is_ambiguous = _first_passes(flat[order], series[order], repeated)
     if is_ambiguous.any():
@@ -495,7 +497,7 @@ def tz_localize(
 
     is_dst = np.zeros(n_local, np.bool_)
     is_dst[repeated] = is_first
-    local = wall.tz_localize(tz, ambiguous=is_dst, nonexistent="NaT")
+    local = wall.tz_localize(zone, ambiguous=is_dst, nonexistent="NaT")
     if local.isna().any():
         row = int(np.argmax(local.isna()))
         raise DataError(
@@ -503,8 +505,8 @@ def tz_localize(
             code="nonexistent-time",
             location=locate(int(order[row])),
             proposals=[
-                Proposal(("--tz", zone), "if the clock knows no summer time")
-                for zone in (_standard_offset(wall[row], tz), "UTC")
+                Proposal(("--tz", offset), "if the clock knows no summer time")
+                for offset in (_standard_offset(wall[row], tz), "UTC")
             ],
         )
     flat[order] = local.tz_convert("UTC").as_unit("us").asi8
@@ -513,7 +515,7 @@ def tz_localize(
 
 def _standard_offset(time: pd.Timestamp, tz: str) -> str:
     """Return the offset from UTC that a zone has without summer time, such as +01:00."""
-    local = time.tz_localize(tz, nonexistent="shift_forward")
+    local = time.tz_localize(time_zone(tz), nonexistent="shift_forward")
     offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
     return format_utc_offset(round(offset.total_seconds() / 60))
 

@@ -100,7 +100,7 @@ def test_a_skipped_hour_has_no_stamp_and_one_that_comes_twice_has_two(
 def test_months_are_equal_steps_whatever_their_length(zone: str | None, offset_us: int) -> None:
     axis = TimeAxis(zone, MONTHS, offset_us)
     stamps = pd.date_range("1950-01-01", "2090-01-01", freq="MS") + pd.Timedelta(offset_us, "us")
-    wall = microseconds(stamps.tz_localize(zone) if zone else stamps)
+    wall = microseconds(stamps.tz_localize(ZoneInfo(zone)) if zone else stamps)
 
     rows = axis.from_utc(wall)
 

@@ -175,7 +175,11 @@ def test_the_last_issue_of_a_forecast_counts_whatever_the_order_of_the_rows() ->
     alone = score_issues(issues(last), make_past(panel), since_us=None, by=("series",))
 
     for rows in (table, table.take(np.arange(len(table))[::-1])):
-        assert score_issues(rows, make_past(panel), since_us=None, by=("series",)) == alone
+        scores = score_issues(rows, make_past(panel), since_us=None, by=("series",))
+        assert [score.series for score in scores] == [score.series for score in alone]
+        for name in ("n", "mae", "skill", "coverage_80"):
+            expected = [getattr(score, name) for score in alone]
+            assert [getattr(score, name) for score in scores] == pytest.approx(expected)
     other = score_issues(issues(last, first), make_past(panel), since_us=None, by=("series",))
     assert all(score.mae > 30 for score in other)
 

@@ -148,3 +148,14 @@ def test_a_limit_that_runs_out_while_the_block_ends_is_one_all_the_same(
     monkeypatch.setattr(signal, "setitimer", late)
     with pytest.raises(TimeLimitError), time_limit(10):
         pass
+
+
+def test_a_system_without_a_timer_limits_the_main_thread_as_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as without:
+        without.delattr(signal, "setitimer")
+        with pytest.raises(TimeLimitError), time_limit(0.05):
+            busy(10)
+        with time_limit(10):
+            pass
