@@ -40,8 +40,8 @@ from benchmarks import synthetic
 from benchmarks.synthetic import Batch, Size
 from rnnforecast.data.arrays import Doubles, Floats, sums_before
 from rnnforecast.data.season import shift
-from rnnforecast.model.inputs import Inputs, SeriesInputs
-from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.inputs import Inputs, Segments, SeriesInputs
+from rnnforecast.model.member import Member
 from rnnforecast.spec import QUANTILES, MemberSpec, NetworkSpec
 from rnnforecast.storage.publish import digest, publish, publishing_file
 

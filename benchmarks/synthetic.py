@@ -31,7 +31,7 @@ from benchmarks.signals import (
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.season import Seasons
 
-VERSION = 1
+VERSION = 2
 """Raised when the same seed gives other series."""
 N_WEEKDAYS = 7
 MIN_DAY = 20
@@ -273,8 +273,29 @@ def returns(rows: Rows, calendar: Calendar) -> Doubles:
     return level + rest
 
 
+def _jumps(rows: Rows) -> Doubles:
+    """Return rare steps of up to some ten times the usual size."""
+    return rows.events(rows.log_uniform(0.002, 0.05)) * rows.log_uniform(3, 10) * white(rows)
+
+
+def walks(rows: Rows, _calendar: Calendar) -> Doubles:
+    """Return the sum of steps that know nothing of each other: pressures, drifts, prices.
+
+    Some are still for a while and then busy, have rare large steps, a trend, or a far limit.
+    """
+    steps = white(rows)
+    wild = np.exp(np.clip(mean_reverting(rows, rows.log_uniform(10, 500)), -3, 3))
+    steps *= np.where(rows.chance(0.4), wild, 1.0)
+    steps += rows.some(0.2, _jumps)
+    steps += rows.chance(0.2) * rows.normal() * rows.log_uniform(0.01, 0.1)
+    share = np.where(rows.chance(0.3), np.exp(-1 / rows.log_uniform(100, 5000)), 1.0)
+    walk = fading(steps, share)
+    return walk + rows.some(0.3, lambda some: some.log_uniform(0.05, 2) * white(some))
+
+
 FAMILIES: Sequence[tuple[float, Family]] = (
-    (0.79, composed),
+    (0.73, composed),
+    (0.06, walks),
     (0.05, jittered_cycles),
     (0.03, rain),
     (0.03, river),

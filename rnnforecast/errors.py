@@ -24,7 +24,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
+_PACKAGES = {"sklearn": "scikit-learn"}
+"""Packages that are not called as the library is that they bring."""
 _URL = re.compile(r"\b(?:[A-Za-z][A-Za-z0-9+.-]*):/+[^\s'\"]+")
 _LOGIN = re.compile(r"(?P<before>^[^:]+:/+)(?P<login>[^/@?]*:[^?]*|[^/@?]*)@")
 _CONTAINER = re.compile(r"abfss?:/+[^:]*@", re.IGNORECASE)
@@ -230,3 +233,24 @@ class TimeLimitError(RnnForecastError):
 
     exit_code = 124
     default_code = "time-limit"
+
+
+def require_libraries(purpose: str, *names: str) -> None:
+    """Raise `UsageError` unless these libraries are installed; none of them is imported.
+
+    An install for small machines has neither torch nor what draws. `purpose` is what needs them.
+    """
+    missing = [_PACKAGES.get(name, name) for name in names if not _is_installed(name)]
+    if missing:
+        raise UsageError(
+            f"{purpose} needs {' and '.join(missing)}, which this install does not have",
+            code="missing-library",
+            hint=f"pip install {' '.join(missing)}",
+        )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ValueError:  # it is kept from being imported
+        return False

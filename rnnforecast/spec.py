@@ -1,6 +1,6 @@
 """The specification of a network: look-back, horizon, season, quantiles, members, tensor shapes.
 
-Standard library only: a damaged model is refused by its shapes before torch is imported.
+Standard library only: a damaged model is refused by its shapes before a network is made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEAST_ROWS = 32
 
 
 class Cell(NamedTuple):
-    """The structure of a recurrent cell; `model.member` has its equations."""
+    """The structure of a recurrent cell; see `model.inference` for its equations."""
 
     n_gates: int
     reads_state: bool = True

@@ -49,19 +49,25 @@ def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
     model = rnnforecast.train(tmp_path / "early.csv", model=None)
     assert model.metrics["skill"] > 0  # by the defaults, over the better of the naive methods
 
-    search = rnnforecast.anomalies(source, model=model, config=AnomalyConfig())
-
-    times = pd.to_datetime(search.anomalies.times_us, unit="us")
-    windows = [(pd.Timestamp(begin), pd.Timestamp(end)) for begin, end in FAILURES]
-    near = [((times >= begin) & (times <= end)) for begin, end in windows]
-    assert near[0].sum() >= 5  # 14, 50 and 19 when this was written; of the third window 1
-    assert near[1].sum() >= 20
-    assert near[3].sum() >= 5
-    elsewhere = ~np.any(near, axis=0)
-    assert elsewhere.sum() < 0.015 * search.anomalies.n_judged  # 0.7 % when this was written
+    near, elsewhere, begins = search(source, model)
+    assert near[1] >= 20  # 23 to 36 by the seed; the first failure is among what it learnt from
+    assert near[3] >= 5
+    assert elsewhere < 0.015  # 0.6 to 1.0 % by the seed
     # bands widen while readings are odd: so other sharp drops, of 20 degrees in an hour, are as
     # surprising as the failures
-    worst = sorted(search.episodes, key=lambda episode: -episode.surprise)[:10]
-    begins = [pd.to_datetime(episode.begin_us, unit="us") for episode in worst]
-    for begin, end in (windows[1], windows[3]):
-        assert any(begin <= moment <= end for moment in begins)
+    for number in (1, 3):
+        assert any(FAILURES[number][0] <= begin <= FAILURES[number][1] for begin in begins)
+
+    near, elsewhere, _ = search(source, "builtin")
+    assert near[0] >= 5 and near[1] >= 20 and near[3] >= 5  # 13, 51 and 19; of the third 6
+    assert elsewhere < 0.015  # 0.5 %
+
+
+def search(source: Path, model: rnnforecast.Model | str) -> tuple[list[int], float, list[str]]:
+    """Return anomalies by window, the share elsewhere, and the begin of the ten worst episodes."""
+    result = rnnforecast.anomalies(source, model=model, config=AnomalyConfig())
+    times = pd.to_datetime(result.anomalies.times_us, unit="us")
+    near = [int(((times >= begin) & (times <= end)).sum()) for begin, end in FAILURES]
+    worst = sorted(result.episodes, key=lambda episode: -episode.surprise)[:10]
+    begins = [str(pd.to_datetime(episode.begin_us, unit="us")) for episode in worst]
+    return near, (len(times) - sum(near)) / result.anomalies.n_judged, begins

@@ -15,7 +15,7 @@ from benchmarks.delayed import delayed, with_outages
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import make_past
-from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.model.fitting import fit
 from rnnforecast.spec import MemberSpec
 from rnnforecast.workflow.steps import MemoryReport, analyse_memory
 from tests.builders import make_panel, make_spec
@@ -32,7 +32,7 @@ def measured(cell: str, lag: int, *, lookback: int, segment: int, epochs: int) -
         training=TrainConfig(epochs=epochs, threads=1),
     )
     panel = make_panel(with_outages(delayed(N_READINGS, lag), lookback))
-    fitted = RNNForecaster.fit(
+    fitted = fit(
         make_past(panel, np.array([N_READINGS * 3 // 4])),
         make_past(panel),
         spec=make_spec(lookback, 1, 1, members=(member,)),

@@ -28,7 +28,7 @@ from benchmarks.pretrain import (
 )
 from benchmarks.synthetic import Batch, Size, draw
 from rnnforecast.model.builtin import builtin_weights
-from rnnforecast.model.member import Segments
+from rnnforecast.model.inputs import Segments
 from tests.model.networks import quantiles_of
 
 TINY = Recipe(

@@ -61,6 +61,8 @@ BELOW = {
 }
 """The rooms, and what each may import besides itself and the ground. Arrows point down only."""
 LIBRARIES_OF_THE_GROUND = {"parallel": {"numpy"}}
+TRAINING = ("distributed", "fitting", "loss", "member", "memory", "training")
+"""Modules of `model` that import torch; a forecast needs none of them."""
 MAX_LINES, MAX_MODULES_OF_A_ROOM, MAX_MODULES, MAX_OWN_IMPORTS = 800, 24, 134, 24
 VAGUE_NAMES = {
     *("said", "told", "found", "own", "one", "each", "every", "other", "others", "here", "there"),
@@ -300,8 +302,8 @@ def test_a_slow_library_is_imported_at_module_level_only_where_it_is_at_home(lib
         names = imported(tree, into_functions=False)
         return library in {name.split(".")[0] for name in names}
 
-    at_home = {m for m in MODULES if library == "torch" and room_of(m) == "model"}
-    assert set(offenders(at_import)) <= at_home
+    at_home = {f"rnnforecast.model.{name}" for name in TRAINING} if library == "torch" else set()
+    assert set(offenders(at_import)) == at_home
 
 
 @pytest.mark.parametrize("module", ["rnnforecast", *modules_of("cli")])
@@ -312,6 +314,15 @@ def test_the_command_line_starts_without_the_libraries_that_are_slow_to_import(m
     assert not slow & {name.split(".")[0] for name in names}
     rooms = {room_of(name) for name in names if name.startswith("rnnforecast.")} & set(BELOW)
     assert rooms <= {"cli", "config", "storage"}
+
+
+def test_what_imports_torch_is_imported_in_functions_alone_outside_of_training() -> None:
+    training = {f"rnnforecast.model.{name}" for name in TRAINING}
+
+    def at_import(tree: ast.AST) -> bool:
+        return bool(training & imported(tree, into_functions=False))
+
+    assert offenders(at_import, but=tuple(training)) == []
 
 
 def test_no_room_but_the_command_line_imports_typer_or_rich() -> None:

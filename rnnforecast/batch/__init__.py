@@ -1,4 +1,4 @@
 """Forecasts in batches: a folder of buckets is forecast by many workers and published at once.
 
-Libraries: numpy, pyarrow, torch.
+Libraries: numpy, pyarrow.
 """

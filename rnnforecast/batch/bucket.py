@@ -37,7 +37,7 @@ _LATE_MODULES = (
     "rnnforecast.model.forecaster",
     "pyarrow.pandas_compat",
 )
-"""Modules that a bucket needs and that are otherwise imported in functions; one imports torch."""
+"""Modules that a bucket needs and that are otherwise imported in functions."""
 _EMPTY_FACTS: dict[str, Any] = {
     **dict.fromkeys(COUNTS, 0),
     "newest_us": None,
@@ -151,15 +151,11 @@ def _shard_manifest(data: str, _key: str) -> tuple[ShardManifest, dict[int, Buck
 def _load_once(
     model: str, version: str, n_buckets: int
 ) -> tuple[Artifact, Forecaster, dict[str, int]]:
-    """Load a version, and limit torch to one thread in this process.
+    """Load a version, to forecast in one thread: there is a worker for each processor.
 
     Returns also the bucket of each series of the model.
     """
-    import torch
-
-    # How a product is split over threads changes its last bits, and cores are shared by workers.
-    torch.set_num_threads(1)
     artifact = load(model, version=version).artifact
     key_of = artifact.schema.key_of
     bucket_by_name = {name: bucket_of(key_of(name), n_buckets) for name in artifact.names}
-    return artifact, restore(artifact), bucket_by_name
+    return artifact, restore(artifact, n_threads=1), bucket_by_name

@@ -28,7 +28,7 @@ def run_in_processes(
 ) -> Iterator[dict[str, Any]]:
     """Forecast buckets with processes of this machine; yield their manifests as they finish.
 
-    No worker is forked from this process: a copy would lack threads that torch has started here.
+    No worker is forked from this process: a copy would lack threads that pyarrow has started here.
     Raises `WorkerError` where workers die again and again.
     """
     remaining = list(buckets)

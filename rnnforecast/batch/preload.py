@@ -1,6 +1,7 @@
 """Imported by the fork server only: everything that a worker needs, before workers are forked.
 
-Nothing is computed here, so torch and pyarrow start no threads, which a forked worker would lack.
+Nothing is computed here, so pyarrow starts no threads, which a forked worker would lack; those of
+numpy's library of linear algebra end before a fork and begin anew after it.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ def _block_forecasts(
 
     def shifted(forecast: Doubles, remainder: Doubles, period: int) -> list[Doubles]:
         widths = max(2, period // 8), period
-        shifts = [ffill(remainder)[0][:, last], *_trailing_means(remainder, widths, last)]
+        shifts = [_last_known(remainder, last), *_trailing_means(remainder, widths, last)]
         return [forecast, *(forecast + np.nan_to_num(by[..., None]) for by in shifts)]
 
     def phases(values: Doubles, period: int) -> list[Doubles]:
@@ -400,22 +400,48 @@ def _least_errors(
     return least
 
 
+def _last_known(values: Doubles, at: Integers) -> Doubles:
+    """Return the last value up to and with some rows, `(series, len(at))`; NaN without any."""
+    last = values[:, at]
+    has_gap = ~np.isfinite(last).all(1)
+    if has_gap.any():
+        last[has_gap] = ffill(values[has_gap])[0][:, at]
+    return last
+
+
 def _trailing_mean(values: Doubles, n_rows: int) -> Doubles:
     """Return the mean of the newest rows up to and with each, `(series, row)`; NaN without any."""
-    (mean,) = _trailing_means(values, (n_rows,), np.arange(values.shape[1]))
-    return mean
+    sums, counts = _sums_and_counts(values)
+    total, n_known = sums[:, 1:].copy(), counts[:, 1:].copy()
+    total[:, n_rows:] -= sums[:, 1:-n_rows]
+    n_known[:, n_rows:] -= counts[:, 1:-n_rows]
+    return _mean(total, n_known)
 
 
 def _trailing_means(values: Doubles, widths: Sequence[int], at: Integers) -> list[Doubles]:
     """Return the means of so many newest rows up to and with some, `(series, len(at))` each."""
-    sums, counts = sums_before(np.nan_to_num(values)), sums_before(np.isfinite(values))
-    means = []
-    for width in widths:
-        begin = np.maximum(at + 1 - width, 0)
-        n_known = counts[:, at + 1] - counts[:, begin]
-        total = sums[:, at + 1] - sums[:, begin]
-        means.append(np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan))
-    return means
+    sums, counts = _sums_and_counts(values)
+    begins = [np.maximum(at + 1 - width, 0) for width in widths]
+    return [
+        _mean(sums[:, at + 1] - sums[:, begin], counts[:, at + 1] - counts[:, begin])
+        for begin in begins
+    ]
+
+
+def _sums_and_counts(values: Doubles) -> tuple[Doubles, Doubles]:
+    """Return sums of the first values of each series, and how many are known, `(series, row + 1)`.
+
+    Where the same rows are known of all series, the counts are those of one, `(1, row + 1)`.
+    """
+    is_known = np.isfinite(values)
+    if (is_known == is_known[:1]).all():
+        is_known = is_known[:1]
+    return sums_before(np.where(is_known, values, 0.0)), sums_before(is_known)
+
+
+def _mean(total: Doubles, n_known: Doubles) -> Doubles:
+    """Return sums as means; NaN where nothing is known."""
+    return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
 
 
 def _variogram(readings: Doubles) -> Doubles:
@@ -533,7 +559,10 @@ def ffill(values: Doubles) -> tuple[Doubles, Integers]:
     NaN before the first value, where the count is that of all rows so far.
     """
     rows = np.arange(values.shape[1])
-    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=1)
+    is_known = np.isfinite(values)
+    if is_known.all():
+        return values.copy(), np.zeros(values.shape, np.int64)
+    last = np.maximum.accumulate(np.where(is_known, rows, -1), axis=1)
     filled = np.take_along_axis(values, np.maximum(last, 0), axis=1)
     return np.where(last >= 0, filled, np.nan), rows - last
 

@@ -112,6 +112,11 @@ class TrainingWindows:
         return np.diff(self.ends, prepend=0)
 
     @property
+    def n_disjoint(self) -> int:
+        """Number of windows whose targets do not overlap."""
+        return int((-(-self.counts // self.horizon)).sum())
+
+    @property
     def ranks(self) -> Ranks:
         """The ranks that hold the panel together: all of them call `gather` at once."""
         return self._panel.ranks

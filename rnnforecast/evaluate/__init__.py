@@ -1,4 +1,4 @@
 """Forecasts against what came: baselines, backtests, metrics, calibration, verdicts.
 
-Libraries: numpy, pandas, pyarrow, scipy, sklearn.
+Libraries: numpy, pandas, pyarrow, sklearn.
 """

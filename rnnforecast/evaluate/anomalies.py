@@ -12,17 +12,17 @@ import pyarrow as pa
 from rnnforecast.config.training import BAND
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
-from rnnforecast.data.forecast import Forecaster, to_normal_scores
+from rnnforecast.data.forecast import Forecaster, normal_scores, to_normal_scores
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
-from rnnforecast.data.windows import Past
+from rnnforecast.data.windows import Past, Values
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.spec import QUANTILES
 
 _MAX_SURPRISE = 100.0
 """A reading off a band without width would be infinitely surprising."""
-_LOW, _HIGH = (QUANTILES.index(level) for level in BAND)
+_LOW, _MEDIAN, _HIGH = (QUANTILES.index(level) for level in (BAND[0], 0.5, BAND[1]))
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def find_anomalies(
 ) -> Anomalies:
     """Return the readings outside q10..q90 whose surprise is `at_least` so much.
 
-    Surprise is the distance to the median in normal scores. Readings are not judged where they are
-    missing, before a whole look-back or before `since_us`, or after a look-back without any
-    reading.
+    Surprise is the distance to the median in normal scores, see `_surprise`. Readings are not
+    judged where they are missing, before a whole look-back or before `since_us`, or after a
+    look-back without any reading.
     """
     origins = _origins(panel, lookback=lookback, stride=stride, since_us=since_us)
     truth, empty = Truth(panel, stride), Anomalies.empty(panel)
@@ -144,9 +144,13 @@ def _judge(
 ) -> Anomalies:
     """Compare readings, `(origin, stride)`, with the forecasts of their origins."""
     stride = actual.shape[1]
-    quantiles = forecaster.predict(part, stride, QUANTILES).values
+    forecast = forecaster.predict(part, stride, QUANTILES)
+    quantiles = forecast.values
     low, high = quantiles[:, :, _LOW], quantiles[:, :, _HIGH]
-    surprise = np.minimum(np.abs(to_normal_scores(quantiles, QUANTILES, actual)), _MAX_SURPRISE)
+    surprise = _surprise(quantiles, actual)
+    if forecast.uncalibrated is not None:
+        # A few quiet days of calibration must not make what follows surprising.
+        surprise = np.minimum(surprise, _surprise(forecast.uncalibrated, actual))
     flagged = ((actual < low) | (actual > high)) & (surprise >= at_least)
     series = np.broadcast_to(part.series[:, None], actual.shape)
 
@@ -159,6 +163,21 @@ def _judge(
         high=high[flagged].astype(np.float64),
         surprise=surprise[flagged],
     )
+
+
+def _surprise(quantiles: Values, readings: Doubles) -> Doubles:
+    """Return the distance of readings, `(origin, lead)`, to the median, in normal scores.
+
+    Beyond the outermost quantiles it grows with the distance to the median: the slope between the
+    last two of them rests on the few readings that lay there.
+    """
+    scores = np.abs(to_normal_scores(quantiles, QUANTILES, readings))
+    low, median, high = (quantiles[:, :, place].astype(np.float64) for place in (0, _MEDIAN, -1))
+    edge = np.where(readings < median, low, high)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        beyond = normal_scores(QUANTILES)[-1] * (readings - median) / (edge - median)
+    is_beyond = (readings < low) | (readings > high)
+    return np.minimum(np.where(is_beyond, beyond, scores), _MAX_SURPRISE)
 
 
 def _times_after(part: Past, stride: int) -> Integers:

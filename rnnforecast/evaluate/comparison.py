@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -333,12 +335,40 @@ def _deviation(values: Doubles) -> Doubles:
     Estimated from few blocks it is likely too small. It is widened so that four of it are as rare
     as four of a known deviation (Student 1908).
     """
-    from scipy import special  # slow to import, and no forecast needs it
-
     is_known = np.isfinite(values)
     n = is_known.sum(0)
     mean = np.where(is_known, values, 0.0).sum(0) / np.maximum(n, 1)
     squares = np.where(is_known, values - mean, 0.0) ** 2
-    factor = special.stdtrit(np.maximum(n - 1, 1), special.ndtr(_SIGMAS)) / _SIGMAS
-    deviation = factor * np.sqrt(squares.sum(0) / np.maximum(n - 1, 1))
+    n_free = np.maximum(n - 1, 1)
+    factor = np.array([_widening(k) for k in n_free.tolist()])
+    deviation = factor * np.sqrt(squares.sum(0) / n_free)
     return np.where(n >= _MIN_BLOCKS, deviation, np.nan)
+
+
+@cache
+def _widening(n_free: int) -> float:
+    """Return by what a deviation of so many degrees of freedom is widened, by bisection."""
+    known = math.erfc(_SIGMAS / math.sqrt(2))
+    low, high = _SIGMAS, 1e6  # with one degree it is 10,050
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_tails(middle, n_free) > known else (low, middle)
+    return high / _SIGMAS
+
+
+def student_tails(t: float, n_free: int) -> float:
+    """Return the probability that Student's t is further from 0 than `t`.
+
+    It is a finite sum for each number of degrees of freedom (Abramowitz and Stegun 26.7.3 and
+    26.7.4).
+    """
+    angle = math.atan(t / math.sqrt(n_free))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    is_odd = n_free % 2
+    term = math.cos(angle) if is_odd else 1.0
+    total = 0.0
+    for k in range(2 + is_odd, n_free + 1, 2):
+        total += term
+        term *= square * (k - 1) / k
+    inside = 2 / math.pi * (angle + sine * total) if is_odd else sine * total
+    return max(1 - inside, 0.0)

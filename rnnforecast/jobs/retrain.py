@@ -11,7 +11,7 @@ from typing import Any
 from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
-from rnnforecast.errors import ModelError
+from rnnforecast.errors import ModelError, require_libraries
 from rnnforecast.evaluate.comparison import NETWORK, Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
@@ -58,6 +58,7 @@ def retrain_if_due(
     challenge = _find_challenge(publication, scores)
     if challenge is None:
         return None
+    require_libraries("retraining", "torch", "matplotlib")
     model = Path(publication.job.model.path)
     with acquire(model / versions.LOCK):
         versions.remove_leftovers(model)

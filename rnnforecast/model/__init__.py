@@ -1,4 +1,4 @@
-"""The network: layers, loss, training, ensemble, artifact and checkpoint.
+"""The network: its forecasts in numpy, its training in torch, artifact and checkpoint.
 
-Libraries: numpy, pyarrow, safetensors, torch.
+Libraries: numpy, pyarrow, safetensors, threadpoolctl, torch.
 """

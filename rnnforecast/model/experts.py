@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,12 +218,9 @@ class Experts:
         values = np.where(is_known, values, 0.0)
         rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
         covariances = np.empty((*self.level.shape, N_LAGS + 1))
+        shift_by = Shifted(values, N_LAGS, self.segment), Shifted(is_known, N_LAGS, self.segment)
         for lag in range(N_LAGS + 1):
-            products = np.full_like(values, np.nan)
-            both = is_known[:, lag:] & is_known[:, : self.n_rows - lag]
-            product = values[:, lag:] * values[:, : self.n_rows - lag]
-            products[:, lag:] = np.where(both, product, np.nan)
-            means = self._trailing(products)
+            means = TrailingMeans(*((x.by(0), x.by(lag)) for x in shift_by))
             covariances[..., lag] = means.of_newest(rows, at_least=_MIN_PAIRS)
         return Autoregression(values, *levinson_durbin(covariances, self.least_variance))
 
@@ -230,12 +228,11 @@ class Experts:
 
     def forecast(
         self, series: Integers, boundary: Integers, horizon: int, *, begin: int = 0
-    ) -> tuple[Doubles, Doubles]:
+    ) -> Doubles:
         """Forecast series, `(window,)`, from boundaries, `(window, origin)`.
 
         Returns forecasts less the level, `(window, origin, expert, lead)`, an additive expert's
-        without its base; and the standard deviation of the autoregression, without the expert.
-        Leads up to `begin` are left out.
+        without its base. Leads up to `begin` are left out.
         """
         leads = np.arange(begin, horizon)
         ahead = partial(self._ahead, series, boundary, leads)
@@ -263,10 +260,10 @@ class Experts:
         profiles = season, weighted, slow, long_season, long_weighted, scaled
         for number, values in enumerate((level, known_last, *profiles)):
             forecasts[:, :, number] = values - level
-        added, deviation = self.season_ar.forecast(series, boundary, self.segment, horizon)
+        added = self.season_ar.forecast(series, boundary, self.segment, horizon)
         forecasts[:, :, N_FULL : N_FULL + 2] = added[:, :, None, begin:]
         if has_main:
-            added, _ = self.level_ar.forecast(series, boundary, self.segment, horizon)
+            added = self.level_ar.forecast(series, boundary, self.segment, horizon)
             forecasts[:, :, N_FULL + 1] = added[..., begin:]
 
         age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
@@ -278,7 +275,7 @@ class Experts:
         forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
         n_seasons = leads // main + 1 if has_main else np.ones_like(leads)
         forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
-        return forecasts, deviation[..., begin:]
+        return forecasts
 
     def combine(
         self, series: Integers, boundary: Integers, horizon: int
@@ -291,7 +288,8 @@ class Experts:
         """
         at = series[:, None], boundary
         level = self.level[at][..., None]
-        added, deviation = self.season_ar.forecast(series[:, None], boundary, self.segment, horizon)
+        added = self.season_ar.forecast(*at, self.segment, horizon)
+        deviation = self.season_ar.deviation(*at, horizon)
         if self.seasons.has_main:
             weighted = self._ahead(
                 series, boundary, np.arange(horizon), self.phase_mean, self.seasons.main
@@ -325,32 +323,55 @@ class Experts:
         series = np.arange(len(self.readings))
         boundary = np.broadcast_to(np.arange(self.n_segments), (len(series), self.n_segments))
         segment = self.segment
-        self.next_segment, self.next_deviation = self.forecast(series, boundary, segment)
-        self.error, self.n_judged = self.recent_errors(_with_bases(self.next_segment), 0)
+        self.next_segment = self.forecast(series, boundary, segment)
+        self.next_deviation = self.season_ar.deviation(series[:, None], boundary, segment)
+        self.error, self.n_judged = self.recent_errors(self._errors_of(self.next_segment, 0), 0)
         self.far_error, self.n_far_judged = self.error, np.zeros_like(self.n_judged)
         if 1 < self.far < self.n_segments:
-            horizon, begin = self.far * segment, (self.far - 1) * segment
-            later, _ = self.forecast(series, boundary[:, : 1 - self.far], horizon, begin=begin)
-            errors = self.recent_errors(_with_bases(later), self.far - 1)
-            self.far_error, self.n_far_judged = errors
+            horizon, lead = self.far * segment, self.far - 1
+            later = self.forecast(series, boundary[:, :-lead], horizon, begin=lead * segment)
+            errors = self._errors_of(later, lead)
+            self.far_error, self.n_far_judged = self.recent_errors(errors, lead)
 
-    def recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:
-        """Average errors over a segment that lies `lead` segments after its boundary.
+    def actual(self, lead: int) -> Doubles:
+        """Return what was read in the segment `lead` segments after each boundary, less its level.
 
-        `forecasts`, less the level, are `(series, boundary, forecast, row)`. Returns their errors,
-        `(series, boundary, forecast)`, and how many segments were judged, `(series, boundary)`.
+        `(series, boundary, row)`; any number where nothing was read.
+        """
+        readings = np.where(self.is_seen, self.readings, 0.0)
+        actual = readings.reshape(len(readings), -1, self.segment)[:, lead:]
+        return actual - self.level[:, : self.n_segments - lead, None]
+
+    def _errors_of(self, forecasts: Doubles, lead: int) -> Doubles:
+        """Return the absolute errors of forecasts of a segment `lead` segments after a boundary.
+
+        `(series, boundary, expert, row)`; any number where nothing was read. Those of additive
+        experts are of what they and their bases forecast together.
+        """
+        actual = self.actual(lead)
+        errors = np.empty_like(forecasts)
+        np.subtract(actual[:, :, None], forecasts[:, :, :N_FULL], out=errors[:, :, :N_FULL])
+        for number in range(N_FULL, N_EXPERTS):
+            base = errors[:, :, BASES[number]]
+            np.subtract(base, forecasts[:, :, number], out=errors[:, :, number])
+        return np.abs(errors, out=errors)
+
+    def recent_errors(self, errors: Doubles, lead: int) -> tuple[Doubles, Doubles]:
+        """Average absolute errors over a segment that lies `lead` segments after its boundary.
+
+        `errors` are `(series, boundary, forecast, row)`, of which those count where something was
+        read. Returns their means lately, `(series, boundary, forecast)`, and how many segments were
+        judged, `(series, boundary)`.
         """
         segment, n = self.segment, self.n_segments - lead
-        values = forecasts + self.level[:, :n, None, None]
-        actual = self.readings.reshape(len(values), -1, 1, segment)[:, lead:]
-        is_seen = np.isfinite(actual)
-        n_readings = is_seen.sum(-1)
-        absolute = np.where(is_seen, np.abs(actual - values), 0.0).sum(-1)
+        is_seen = self.is_seen.reshape(len(errors), -1, segment)[:, lead:].astype(np.float64)
+        n_readings = is_seen.sum(-1)[..., None]
+        absolute = np.einsum("sbfr,sbr->sbf", errors, is_seen)
         is_judged = (n_readings >= min(_MIN_ERRORS, segment)) & (self.n_seen[:, :n, None] > 0)
-        errors = np.where(is_judged, absolute / np.maximum(n_readings, 1), 0.0)
+        means = np.where(is_judged, absolute / np.maximum(n_readings, 1), 0.0)
 
-        before = np.zeros((len(values), 1 + lead, values.shape[2]))
-        sums = np.concatenate([before, np.cumsum(errors, axis=1)], axis=1)
+        before = np.zeros((len(errors), 1 + lead, errors.shape[2]))
+        sums = np.concatenate([before, np.cumsum(means, axis=1)], axis=1)
         counts = np.concatenate([before[..., :1], np.cumsum(is_judged, axis=1)], axis=1)
         width = max(_ERROR_SEGMENTS, -(-2 * self.seasons.main // segment))
         begin = np.maximum(np.arange(self.n_segments + 1) - width, 0)
@@ -366,7 +387,7 @@ class Experts:
         return 2 * max(self.seasons.main, 16)
 
     def _trailing(self, values: Doubles) -> TrailingMeans:
-        return TrailingMeans(values, self.segment)
+        return TrailingMeans.of(values, self.segment)
 
     def _by_row(self, values: Doubles) -> Doubles:
         """Repeat values of segments, `(series, segment)`, for each of their rows."""
@@ -391,10 +412,8 @@ class Autoregression:
     variance: Doubles
     """`(series, boundary)`: that of one step."""
 
-    def forecast(
-        self, series: Integers, boundary: Integers, segment: int, horizon: int
-    ) -> tuple[Doubles, Doubles]:
-        """Forecast from boundaries, and the standard deviation, `(window, origin, lead)` each.
+    def forecast(self, series: Integers, boundary: Integers, segment: int, horizon: int) -> Doubles:
+        """Forecast from boundaries, `(window, origin, lead)`.
 
         `series` is `(window, 1)`. No forecast lies further from 0 than the values that it starts
         from.
@@ -402,21 +421,37 @@ class Autoregression:
         back = (boundary * segment)[..., None] - np.arange(1, N_LAGS + 1)
         start = np.where(back >= 0, self.values[series[:, :, None], np.maximum(back, 0)], 0.0)
         most = np.abs(start).max(-1)
-        coefficients = self.coefficients[series, boundary]
+        return self._run(np.moveaxis(start, -1, 0)[::-1], most, series, boundary, horizon)
 
-        # the oldest first: lead i is at place N_LAGS + i
-        path = np.empty((N_LAGS + horizon, *boundary.shape))
-        path[:N_LAGS] = np.moveaxis(start, -1, 0)[::-1]
-        impulse = np.zeros_like(path)
-        impulse[N_LAGS - 1] = 1.0
-        weights = np.moveaxis(coefficients, -1, 0)[::-1]
+    def deviation(self, series: Integers, boundary: Integers, horizon: int) -> Doubles:
+        """Return the standard deviation of forecasts, `(window, origin, lead)`."""
+        start = np.zeros((N_LAGS, *boundary.shape))
+        start[-1] = 1.0
+        impulse = self._run(start, np.ones(boundary.shape), series, boundary, horizon - 1)
+        growth = np.ones((*boundary.shape, horizon))
+        np.cumsum(impulse**2, axis=-1, out=growth[..., 1:])
+        growth[..., 1:] += 1.0
+        deviation: Doubles = np.sqrt(growth * self.variance[series, boundary][..., None])
+        return deviation
+
+    def _run(
+        self, start: Doubles, most: Doubles, series: Integers, boundary: Integers, horizon: int
+    ) -> Doubles:
+        """Go on from values, `(lag, window, origin)`, the oldest first: `(window, origin, lead)`.
+
+        None is further from 0 than `most`, `(window, origin)`.
+        """
+        path = np.empty((N_LAGS + horizon, *boundary.shape))  # lead i is at place N_LAGS + i
+        path[:N_LAGS] = start
+        weights = np.moveaxis(self.coefficients[series, boundary], -1, 0)[::-1].copy()
+        products, least = np.empty_like(path[:N_LAGS]), -most
         for lead in range(horizon):
-            window = slice(lead, lead + N_LAGS)
-            path[N_LAGS + lead] = np.clip((weights * path[window]).sum(0), -most, most)
-            impulse[N_LAGS + lead] = np.clip((weights * impulse[window]).sum(0), -1.0, 1.0)
-        growth = np.cumsum(impulse[N_LAGS - 1 : -1] ** 2, axis=0)
-        deviation = np.sqrt(growth * self.variance[series, boundary])
-        return np.moveaxis(path[N_LAGS:], 0, -1), np.moveaxis(deviation, 0, -1)
+            newest = path[N_LAGS + lead]
+            np.multiply(weights, path[lead : lead + N_LAGS], out=products)
+            np.add.reduce(products, axis=0, out=newest)
+            np.minimum(newest, most, out=newest)
+            np.maximum(newest, least, out=newest)
+        return np.moveaxis(path[N_LAGS:], 0, -1)
 
 
 @dataclass(frozen=True)
@@ -580,22 +615,54 @@ def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon:
     return _Combined(point[series, origin] + center, deviations, mean_error)
 
 
-class TrailingMeans:
-    """Means of the newest values before each boundary; missing ones are NaN."""
+class Shifted:
+    """Values, `(series, row)`, as segments of them or of those some rows before; 0 without any."""
 
-    def __init__(self, values: Doubles, segment: int) -> None:
+    def __init__(self, values: NDArray[Any], most: int, segment: int) -> None:
+        """Prepare to shift by `most` rows at most."""
+        self._most, self._segment = most, segment
+        self._padded = np.zeros((len(values), most + values.shape[1]))
+        self._padded[:, most:] = values
+
+    def by(self, rows: int) -> Doubles:
+        """View the values so many rows before, `(series, segment, row)`."""
+        begin = self._most - rows
+        end = self._padded.shape[1] - rows
+        return self._padded[:, begin:end].reshape(len(self._padded), -1, self._segment)
+
+
+class TrailingMeans:
+    """Means of the newest values before each boundary.
+
+    Sums are taken segment by segment: one over whole segments and one over the beginning of each
+    give the sum up to any row.
+    """
+
+    def __init__(self, values: Sequence[Doubles], known: Sequence[Doubles]) -> None:
+        """Take the products of some values, `(series, segment, row)`, 0 where unknown.
+
+        Likewise the products of `known`, 1 where a value is known and 0 elsewhere.
+        """
+        self._values, self._known = values, known
+        self._segment = values[0].shape[2]
+        self._sums = sums_before(_sums(values, self._segment))
+        self._counts = sums_before(_sums(known, self._segment))
+
+    @classmethod
+    def of(cls, values: Doubles, segment: int) -> TrailingMeans:
+        """Take values, `(series, row)`, NaN where missing."""
         is_known = np.isfinite(values)
-        self._sums = sums_before(np.where(is_known, values, 0.0))
-        self._counts = sums_before(is_known)
-        self._ends = np.arange(0, values.shape[1] + 1, segment)
+        shape = len(values), -1, segment
+        filled = np.where(is_known, values, 0.0).reshape(shape)
+        return cls([filled], [is_known.astype(np.float64).reshape(shape)])
 
     def counts(self) -> Doubles:
         """Return how many values lie before each boundary."""
-        return self._counts[:, self._ends]
+        return self._counts
 
     def of_all(self) -> Doubles:
         """Return the mean of all values before each boundary, 0 without any."""
-        return self.of_newest(int(self._ends[-1]))
+        return np.where(self._counts > 0, self._sums / np.maximum(self._counts, 1), 0.0)
 
     def of_season(self, seasons: Seasons) -> Doubles:
         """Return the mean of the newest season before each boundary, the level there."""
@@ -607,13 +674,29 @@ class TrailingMeans:
 
         Where these hold fewer values than `at_least`, it is that of all earlier ones; 0 without.
         """
-        begin = np.maximum(self._ends - n_rows, 0)
-        sums, counts = self._sums[:, self._ends], self._counts[:, self._ends]
-        newest = counts - self._counts[:, begin]
+        newest = self._counts - self._before(self._known, self._counts, n_rows)
         is_enough = newest >= at_least
-        sums = np.where(is_enough, sums - self._sums[:, begin], sums)
-        counts = np.where(is_enough, newest, counts)
+        earlier = self._before(self._values, self._sums, n_rows)
+        sums = np.where(is_enough, self._sums - earlier, self._sums)
+        counts = np.where(is_enough, newest, self._counts)
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
+
+    def _before(self, parts: Sequence[Doubles], sums: Doubles, n_rows: int) -> Doubles:
+        """Return the sums up to `n_rows` before each boundary."""
+        n_back, n_more = -(-n_rows // self._segment), -n_rows % self._segment
+        before = np.zeros_like(sums)
+        n = max(sums.shape[1] - n_back, 0)
+        before[:, n_back:] = sums[:, :n]
+        if n and n_more:
+            before[:, n_back:] += _sums([part[:, :n] for part in parts], n_more)
+        return before
+
+
+def _sums(parts: Sequence[Doubles], n_rows: int) -> Doubles:
+    """Return sums of products over the first rows of each segment, `(series, segment)`."""
+    first = [part[:, :, :n_rows] for part in parts]
+    sums: Doubles = np.einsum("nsr->ns" if len(parts) == 1 else "nsr,nsr->ns", *first)
+    return sums
 
 
 def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doubles]:
@@ -637,13 +720,6 @@ def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doub
     is_constant = covariances[..., 0] <= floor
     coefficients[is_constant] = 0.0
     return coefficients, np.where(is_constant, floor, variance)
-
-
-def _with_bases(forecasts: Doubles) -> Doubles:
-    """Return forecasts of experts, `(series, boundary, expert, row)`, the additive ones in full."""
-    full = forecasts.copy()
-    full[:, :, N_FULL:] += forecasts[:, :, BASES[N_FULL:]]
-    return full
 
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:

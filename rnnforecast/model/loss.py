@@ -14,7 +14,7 @@ from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
 from rnnforecast.model.inputs import Places
-from rnnforecast.model.member import Member
+from rnnforecast.model.member import Member, MemberInputs, to_tensors
 from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
 from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
@@ -73,7 +73,7 @@ def history_of(network: Network, batch: Batch) -> History:
 class StepInputs(NamedTuple):
     """All that the loss of a step is computed from; see `step_inputs`."""
 
-    prepared: Prepared
+    inputs: MemberInputs
     target: Tensor  # (N, S, P), in units of the inputs ahead
     weight: Tensor  # (N, S, P); 0 where nothing was read
     n_known: int
@@ -107,16 +107,15 @@ def step_inputs(
         target = np.clip(target, -_MAX_TARGET, _MAX_TARGET)
     is_known = np.isfinite(target)
     weight = np.where(is_known, np.minimum(spread / scale[:, None, None], _MAX_WEIGHT), 0.0)
-    device = prepared.ahead.gain.device
     both = np.where(is_known, target, 0.0), weight
-    tensors = [torch.from_numpy(x.astype(np.float32)).to(device) for x in both]
-    return StepInputs(prepared, tensors[0], tensors[1], n_known)
+    tensors = [torch.from_numpy(x.astype(np.float32)).to(member.device) for x in both]
+    return StepInputs(to_tensors(prepared, member.device), tensors[0], tensors[1], n_known)
 
 
 def step_loss(
     network: Network,
     member: Member,
-    inputs: StepInputs,
+    step: StepInputs,
     *,
     reach: int | None = None,
     mask: Tensor | None = None,
@@ -126,17 +125,17 @@ def step_loss(
     `reach` limits the readings that gradients come back through. The losses of the ranks add up to
     that of all. `mask`, (stretch, 1, D), is that of dropout.
     """
-    prepared = inputs.prepared
+    inputs = step.inputs
     n_segments = None if reach is None else -(-reach // member.spec.segment)
-    _, states = member.encode(prepared.history, reach=n_segments)
-    encoded = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
+    _, states = member.encode(inputs.history, reach=n_segments)
+    encoded = member.encode_ahead(states, inputs.ahead, inputs.stretch, inputs.state)
     if mask is not None:
-        encoded = encoded * mask[prepared.stretch]
+        encoded = encoded * mask[inputs.stretch]
 
     levels = torch.tensor(network.spec.quantiles, device=encoded.device)[:, None]
-    error = inputs.target[:, :, None] - member.decode(encoded, prepared.ahead)
-    loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * inputs.weight
-    return loss.sum() / max(inputs.n_known, 1)
+    error = step.target[:, :, None] - member.decode(encoded, inputs.ahead)
+    loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * step.weight
+    return loss.sum() / max(step.n_known, 1)
 
 
 def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Doubles:
@@ -180,8 +179,7 @@ class ValidationWindows:
         spec = network.spec
         n_values = max(_n_values(spec, i) for i in range(len(spec.members)))
         n = min(max(_MAX_VALUES // n_values, _MIN_WINDOWS), _MAX_WINDOWS)
-        self.n_disjoint = int((-(-windows.counts // windows.horizon)).sum())
-        """Number of windows whose targets do not overlap."""
+        self.n_disjoint = windows.n_disjoint
         self._network, self._ranks = network, windows.ranks
         batch = windows.gather(windows.spread(n))
         batch = take_rows(batch, rank_share(self._ranks, len(batch.series)))
@@ -190,17 +188,22 @@ class ValidationWindows:
         self._parts = [take_rows(batch, slice(start, start + size)) for start in starts]
         self._scales = scales[batch.series]
         self._actual = _without_spikes(network, batch)[:, spec.lookback :]
-        self._prepared: dict[int, list[Prepared]] = {}
+        self._prepared: dict[int, list[tuple[Prepared, MemberInputs]]] = {}
 
+    @torch.no_grad()
     def _forecast(self, member: Member) -> Doubles:
         """Forecast all windows by one member, (N, H, Q)."""
         network, segment = self._network, member.spec.segment
         if segment not in self._prepared:
             histories = [history_of(network, part) for part in self._parts]
-            self._prepared[segment] = [network.prepare(history, segment) for history in histories]
-        forecasts = [network.member_forecast(member, part) for part in self._prepared[segment]]
-        shape = 0, network.spec.horizon, len(network.spec.quantiles)
-        return np.concatenate([np.empty(shape), *forecasts])
+            prepared = [network.prepare(history, segment) for history in histories]
+            self._prepared[segment] = [(x, to_tensors(x, member.device)) for x in prepared]
+        spec = network.spec
+        forecasts = [np.empty((0, spec.horizon, len(spec.quantiles)))]
+        for part, inputs in self._prepared[segment]:
+            quantiles = member(*inputs).transpose(2, 3).cpu().numpy()
+            forecasts.append(part.readings(quantiles)[:, : spec.horizon])
+        return np.concatenate(forecasts)
 
     def loss(self, member: Member) -> float:
         """Return the quantile loss of a member, in units of the series' scale."""

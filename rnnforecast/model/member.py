@@ -1,16 +1,26 @@
-"""One network: recurrent layers over segments, which weigh the experts and set the quantiles."""
+"""A member in torch, to be trained: recurrent layers over segments, which weigh the experts.
+
+`model.inference` forecasts by the same equations.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnnforecast.config.training import TrainConfig
+from rnnforecast.errors import UsageError
 from rnnforecast.model.experts import NAMES
-from rnnforecast.model.inputs import MIN_GAIN
+from rnnforecast.model.inference import MemberWeights
+from rnnforecast.model.inputs import MIN_GAIN, Segments
+from rnnforecast.model.network import Network, Prepared
+from rnnforecast.process import current_launch
 from rnnforecast.spec import (
     CELLS,
     EXPANSION,
@@ -219,15 +229,24 @@ _HEAD_SCALE = 0.3
 """The head begins with smaller weights than torch's own: the experts forecast at first."""
 
 
-class Segments(NamedTuple):
-    """Inputs of N windows of S segments: those of `model.inputs`, as tensors."""
+class MemberInputs(NamedTuple):
+    """What `Member.forward` takes, as tensors."""
 
-    values: Tensor  # (N, S, I)
-    experts: Tensor  # (N, S, K, P)
-    gain: Tensor  # (N, S)
-    covariates: Tensor | None = None  # (N, S, C)
-    reaction: Tensor | None = None  # (N, S, P)
-    reaction_error: Tensor | None = None  # (N, S)
+    history: Segments[Tensor]
+    ahead: Segments[Tensor]
+    stretch: Tensor  # (N,)
+    state: Tensor  # (N,)
+
+
+def to_tensors(prepared: Prepared, device: torch.device) -> MemberInputs:
+    """Return prepared inputs as tensors on a device."""
+
+    def tensor(values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    history, ahead = (part.apply(tensor) for part in (prepared.history, prepared.ahead))
+    places = prepared.places
+    return MemberInputs(history, ahead, tensor(places.stretch), tensor(places.state))
 
 
 def joined(chunks: Sequence[State]) -> State:
@@ -301,7 +320,18 @@ class Member(nn.Module):
                 nn.init.constant_(self.reaction_head.bias, _FIRST_REACTION)
         self._initialise()
 
-    def forward(self, history: Segments, ahead: Segments, stretch: Tensor, state: Tensor) -> Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        return self.norm.weight.device
+
+    def forward(
+        self,
+        history: Segments[Tensor],
+        ahead: Segments[Tensor],
+        stretch: Tensor,
+        state: Tensor,
+    ) -> Tensor:
         """Return quantiles of segments ahead less the level, in units of the spread, (N, S, Q, P).
 
         `history` is that of stretches. Window n is forecast from stretch[n], after state[n] of its
@@ -310,7 +340,7 @@ class Member(nn.Module):
         _, states = self.encode(history)
         return self.decode(self.encode_ahead(states, ahead, stretch, state), ahead)
 
-    def embedded(self, segments: Segments) -> Tensor:
+    def embedded(self, segments: Segments[Tensor]) -> Tensor:
         """Return the input of the first block, (S, N, D)."""
         first = self.embed(segments.values)
         x = first + self.embed_again(F.silu(first))
@@ -319,7 +349,9 @@ class Member(nn.Module):
         embedded: Tensor = x.transpose(0, 1)
         return embedded
 
-    def encode(self, segments: Segments, *, reach: int | None = None) -> tuple[Tensor, list[State]]:
+    def encode(
+        self, segments: Segments[Tensor], *, reach: int | None = None
+    ) -> tuple[Tensor, list[State]]:
         """Run the blocks over all segments; return what comes out, (N, S, D), and their states.
 
         States are those of each block, (1 + S, N, D). With `reach`, gradients come back over so
@@ -341,7 +373,7 @@ class Member(nn.Module):
         ]
 
     def encode_ahead(
-        self, states: Sequence[State], ahead: Segments, stretch: Tensor, state: Tensor
+        self, states: Sequence[State], ahead: Segments[Tensor], stretch: Tensor, state: Tensor
     ) -> Tensor:
         """Run the blocks over segments ahead, from the states of stretches: (N, S, D)."""
         x = self.embedded(ahead)
@@ -349,7 +381,7 @@ class Member(nn.Module):
             x, _ = block(x, of_block.at(state, stretch))
         return x.transpose(0, 1)
 
-    def decode(self, encoded: Tensor, segments: Segments) -> Tensor:
+    def decode(self, encoded: Tensor, segments: Segments[Tensor]) -> Tensor:
         """Return the quantiles of segments from their states, (N, S, D): (N, S, Q, P)."""
         hidden = self.head_hidden(torch.cat([self.norm(encoded), segments.values], -1))
         if self.covariates_to_head is not None:
@@ -384,3 +416,42 @@ class Member(nn.Module):
         bias[1 : self.n_quantiles] = _FIRST_GAP
         for name, share in _FIRST_SHARES.items():
             bias[self.n_quantiles + NAMES.index(name)] = share
+
+
+def draw_members(spec: NetworkSpec, *, init: str) -> tuple[MemberWeights, ...]:
+    """Draw the first weights of all members by torch's random numbers."""
+    return tuple(
+        weights_of(Member(spec, member, init=init, n_steps=-(-spec.lookback // member.segment)))
+        for member in spec.members
+    )
+
+
+def make_member(
+    network: Network,
+    index: int,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
+) -> Member:
+    """Return a member of a network with copies of its weights, to be trained."""
+    weights = network.members[index]
+    with torch.device("meta"):  # nothing is drawn
+        member = Member(network.spec, weights.spec, init="default")
+    tensors = {name: torch.tensor(values) for name, values in weights.tensors.items()}
+    member.load_state_dict(tensors, assign=True)
+    return member.to(device)
+
+
+def weights_of(member: Member) -> MemberWeights:
+    """Return the weights that a member has now."""
+    state = member.state_dict()
+    return MemberWeights(member.spec, {name: x.cpu().numpy().copy() for name, x in state.items()})
+
+
+def device_of(config: TrainConfig) -> torch.device:
+    """Return the device to train on. Raises `UsageError` where there is none of that kind."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
+    wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    if not wants_cuda:
+        return torch.device("cpu")
+    launch = current_launch()
+    return torch.device("cuda", 0 if launch is None else launch.local_rank)

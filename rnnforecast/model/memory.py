@@ -13,7 +13,7 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
 from rnnforecast.model.loss import history_of, quantile_losses, take_rows
-from rnnforecast.model.member import Member, State
+from rnnforecast.model.member import Member, State, to_tensors
 from rnnforecast.model.network import Network
 from rnnforecast.spec import CONTEXT_ROWS
 
@@ -183,11 +183,11 @@ def state_gradients(
     borders.
     """
     prepared = network.prepare(history_of(network, batch), member.spec.segment)
-    n_history = prepared.places.n_history
+    inputs, n_history = to_tensors(prepared, member.device), prepared.places.n_history
     per_chunk = -(-n_history // _MAX_BORDERS)
     first = n_history % per_chunk or per_chunk
     sizes = [first, *[per_chunk] * ((n_history - first) // per_chunk)]
-    history = torch.split(member.embedded(prepared.history).detach(), sizes)
+    history = torch.split(member.embedded(inputs.history).detach(), sizes)
 
     borders: list[list[State]] = []
     for chunk in history:
@@ -195,8 +195,8 @@ def state_gradients(
         # copies, as a state is also an input of others at its own border
         copies = [State(*(x.clone() for x in s if x is not None)) for s in states]
         borders.append(copies)
-    encoded, _ = _run(member, member.embedded(prepared.ahead), borders[-1])
-    quantiles = member.decode(encoded.transpose(0, 1), prepared.ahead)
+    encoded, _ = _run(member, member.embedded(inputs.ahead), borders[-1])
+    quantiles = member.decode(encoded.transpose(0, 1), inputs.ahead)
     number, row = divmod(lead - 1, member.spec.segment)
     median = quantiles[:, number, network.spec.median, row].sum()
 
@@ -228,7 +228,7 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
     1804.11188); None for a cell without such a gate.
     """
     prepared = network.prepare(history_of(network, batch), member.spec.segment)
-    x = member.embedded(prepared.history)
+    x = member.embedded(to_tensors(prepared, member.device).history)
     logs = []
     for block in member.blocks:
         retention = block.recurrence.log_retention(block.norm(x))
@@ -243,7 +243,7 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
 def _scaling(network: Network, batch: Batch) -> tuple[Doubles, Doubles]:
     """Return level and scale of each window's series, (N, 1) each; its own where it is unknown."""
     entry = batch.series + 1
-    center, scale = (x.double().cpu().numpy()[entry] for x in (network.center, network.scale))
+    center, scale = (x[entry].astype(np.float64) for x in (network.center, network.scale))
     unknown = np.flatnonzero((entry == 0) | ~np.isfinite(scale))
     for row in unknown.tolist():
         readings = batch.history[row][np.isfinite(batch.history[row])].astype(np.float64)

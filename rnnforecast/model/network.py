@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.season import Seasons
+from rnnforecast.model.artifact import Tensors
+from rnnforecast.model.inference import (
+    MemberWeights,
+    member_quantiles,
+    single_threaded_products,
+)
 from rnnforecast.model.inputs import (
     Inputs,
     Places,
+    Segments,
     covariate_inputs,
     standardise,
     window_inputs,
 )
-from rnnforecast.model.member import Member, Segments
-from rnnforecast.spec import NetworkSpec
+from rnnforecast.spec import NetworkSpec, member_shapes
 
+_FACTS = "center", "scale", "outlier_threshold", "seasons"
+_FEATURES = "feature_mean", "feature_scale"
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
 _UNKNOWN_THRESHOLD = 14.0
@@ -54,53 +58,80 @@ class Prepared:
     places: Places
     inputs: Inputs
     """Of the segments ahead of windows."""
-    history: Segments
-    ahead: Segments
-    stretch: Tensor  # (N,)
-    state: Tensor  # (N,)
+    history: Segments[Floats]
+    """Of stretches."""
+    ahead: Segments[Floats]
+    """Of windows."""
 
-    def readings(self, quantiles: Tensor) -> Doubles:
-        """Return quantiles of segments ahead, (N, S, Q, P), as readings, (N, S * P, Q).
+    def readings(self, quantiles: Floats) -> Doubles:
+        """Return quantiles of segments ahead, (N, S, P, Q), as readings, (N, S * P, Q).
 
         They come less the level, in units of the spread.
         """
-        spread, level = (x[:, :, None, None] for x in (self.inputs.spread, self.inputs.level))
-        values = quantiles.cpu().numpy().astype(np.float64) * spread + level
-        n, _, n_quantiles, _ = values.shape
-        return values.transpose(0, 1, 3, 2).reshape(n, -1, n_quantiles)
+        values = quantiles.astype(np.float64, order="C")
+        values *= self.inputs.spread[:, :, None, None]
+        values += self.inputs.level[:, :, None, None]
+        return values.reshape(len(values), -1, values.shape[-1])
 
 
-class Network(nn.Module):
+@dataclass(frozen=True)
+class Network:
     """Forecasts quantiles of H readings from L. Entry 0 stands for every unknown series."""
 
-    center: Tensor  # (series + 1,), in the units of the panel
-    scale: Tensor  # (series + 1,)
-    outlier_threshold: Tensor  # (series + 1,), in units of scale
-    seasons: Tensor  # (series + 1, 2), in rows: a main one and a longer one; 0 where unknown
-    feature_mean: Tensor  # (K + P + C,)
-    feature_scale: Tensor  # (K + P + C,)
-    members: Sequence[Member]
+    spec: NetworkSpec
+    config: NetworkConfig
+    members: tuple[MemberWeights, ...]
+    center: Floats
+    """`(series + 1,)`, in the units of the panel."""
+    scale: Floats
+    """`(series + 1,)`; NaN for a series of which only the seasons are known."""
+    outlier_threshold: Floats
+    """`(series + 1,)`, in units of scale."""
+    seasons: Floats
+    """`(series + 1, 2)`, in rows: a main one and a longer one; 0 where unknown."""
+    feature_mean: Floats | None = None
+    """`(feature,)`: of known, past and static ones; None without any."""
+    feature_scale: Floats | None = None
+    """`(feature,)`."""
 
-    def __init__(self, spec: NetworkSpec, config: NetworkConfig) -> None:
-        super().__init__()
-        self.spec = spec
-        self.config = config
-
-        n_entries = spec.n_series + 1
-        self.register_buffer("center", torch.zeros(n_entries))
-        self.register_buffer("scale", torch.ones(n_entries))
-        self.register_buffer("outlier_threshold", torch.full((n_entries,), _NO_LIMIT))
-        self.register_buffer("seasons", torch.zeros(n_entries, 2))
-        if spec.n_features:
-            self.register_buffer("feature_mean", torch.zeros(spec.n_features))
-            self.register_buffer("feature_scale", torch.ones(spec.n_features))
-
-        self._set_members(
-            Member(spec, member, init=config.init, n_steps=-(-spec.lookback // member.segment))
-            for member in spec.members
+    @classmethod
+    def of_members(
+        cls, spec: NetworkSpec, config: NetworkConfig, members: Sequence[MemberWeights]
+    ) -> Network:
+        """Return a network of these members that is told nothing of any series."""
+        n_entries, n_features = spec.n_series + 1, spec.n_features
+        return cls(
+            spec,
+            config,
+            tuple(members),
+            center=np.zeros(n_entries, np.float32),
+            scale=np.ones(n_entries, np.float32),
+            outlier_threshold=np.full(n_entries, _NO_LIMIT, np.float32),
+            seasons=np.zeros((n_entries, 2), np.float32),
+            feature_mean=np.zeros(n_features, np.float32) if n_features else None,
+            feature_scale=np.ones(n_features, np.float32) if n_features else None,
         )
 
-    @torch.no_grad()
+    @classmethod
+    def from_tensors(cls, spec: NetworkSpec, config: NetworkConfig, tensors: Tensors) -> Network:
+        """Return the network of an artifact: its tensors have the names of `expected_shapes`."""
+        members = []
+        for i, member in enumerate(spec.members):
+            names = member_shapes(spec, member)
+            weights = {name: tensors[f"members.{i}.{name}"] for name in names}
+            members.append(MemberWeights(member, weights))
+        facts = {name: tensors[name] for name in (*_FACTS, *_FEATURES) if name in tensors}
+        return cls(spec, config, tuple(members), **facts)
+
+    def tensors(self) -> Tensors:
+        """Return all arrays by their names in an artifact."""
+        facts = {name: getattr(self, name) for name in (*_FACTS, *_FEATURES)}
+        return {name: x for name, x in facts.items() if x is not None} | {
+            f"members.{i}.{name}": x
+            for i, member in enumerate(self.members)
+            for name, x in member.tensors.items()
+        }
+
     def forecast(self, history: History) -> Doubles:
         """Forecast in the units of the panel, (N, H, Q): those of the sensors, less an offset.
 
@@ -108,7 +139,6 @@ class Network(nn.Module):
         """
         return self._weigh(history, n_origins=1)
 
-    @torch.no_grad()
     def forecast_earlier(self, history: History, n: int) -> tuple[Doubles, Integers]:
         """Forecast from n earlier cutoffs in the same rows, in one go, (N, n, H, Q).
 
@@ -124,21 +154,29 @@ class Network(nn.Module):
 
     def _weigh(self, history: History, *, n_origins: int) -> Doubles:
         """Return the weighted mean of the members' forecasts from the last cutoffs of windows."""
-        prepared = {
-            segment: self.prepare(history, segment, n_origins=n_origins)
-            for segment in {member.spec.segment for member in self.members}
-        }
-        weighted = [
-            share * self.member_forecast(member, prepared[member.spec.segment])
-            for share, member in zip(self.spec.shares, self.members, strict=True)
-        ]
+        with single_threaded_products():
+            prepared = {
+                segment: self.prepare(history, segment, n_origins=n_origins)
+                for segment in {member.spec.segment for member in self.members}
+            }
+            weighted = [
+                share * self.member_forecast(member, prepared[member.spec.segment])
+                for share, member in zip(self.spec.shares, self.members, strict=True)
+            ]
         total: Doubles = np.sum(weighted, axis=0)
         return total
 
-    @torch.no_grad()
-    def member_forecast(self, member: Member, prepared: Prepared) -> Doubles:
+    def member_forecast(self, member: MemberWeights, prepared: Prepared) -> Doubles:
         """Forecast by one member, in the units of the panel, (N, H, Q)."""
-        quantiles = member(prepared.history, prepared.ahead, prepared.stretch, prepared.state)
+        places = prepared.places
+        quantiles = member_quantiles(
+            member,
+            prepared.history,
+            prepared.ahead,
+            places.stretch,
+            places.state,
+            median=self.spec.median,
+        )
         return prepared.readings(quantiles)[:, : self.spec.horizon]
 
     def prepare(self, history: History, segment: int, *, n_origins: int = 1) -> Prepared:
@@ -149,30 +187,21 @@ class Network(nn.Module):
         places = Places.at_end(n, n_rows, segment, n_ahead=n_ahead, n_origins=n_origins)
         features = None
         if history.features is not None and self.spec.n_features:
-            mean, scale = (x.cpu().numpy() for x in (self.feature_mean, self.feature_scale))
-            features = standardise(history.features, mean, scale)
+            assert self.feature_mean is not None and self.feature_scale is not None
+            features = standardise(history.features, self.feature_mean, self.feature_scale)
         known = features.known if features is not None and self.spec.n_known else None
         both = window_inputs(readings, history.seasons, segment, places, known)
         covariates: tuple[Floats | None, Floats | None] = None, None
         if features is not None:
             covariates = covariate_inputs(features, places, segment, *both)
         of_history, ahead = (
-            self._segments(inputs, values) for inputs, values in zip(both, covariates, strict=True)
+            _segments(inputs, values) for inputs, values in zip(both, covariates, strict=True)
         )
-        where = self._tensor(places.stretch), self._tensor(places.state)
-        return Prepared(places, both[1], of_history, ahead, *where)
-
-    def _segments(self, inputs: Inputs, covariates: Floats | None) -> Segments:
-        """Return inputs as tensors, with covariates where there are any."""
-        segments = Segments(*map(self._tensor, (inputs.values, inputs.experts, inputs.gain)))
-        if covariates is None:
-            return segments
-        more = covariates, inputs.reaction, inputs.reaction_error
-        return Segments(*segments[:3], *map(self._tensor, more))
+        return Prepared(places, both[1], of_history, ahead)
 
     def seasons_of(self, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of series."""
-        rows = self.seasons.cpu().numpy().astype(np.int64)[entries]
+        rows = self.seasons[entries].astype(np.int64)
         return tuple(Seasons(main, long) for main, long in rows.tolist())
 
     @property
@@ -181,20 +210,23 @@ class Network(nn.Module):
         (common,) = self.seasons_of(np.zeros(1, np.int64))
         return common if common.main else None
 
-    def weigh_members(self, weights: Sequence[float]) -> tuple[int, ...]:
-        """Keep the members with a weight, `(member,)`, and return their numbers.
+    def weigh_members(self, weights: Sequence[float]) -> tuple[Network, tuple[int, ...]]:
+        """Return the network of the members with a weight, `(member,)`, and their numbers.
 
         Covariates that none sees are removed from the spec.
         """
         chosen = tuple(i for i, weight in enumerate(weights) if weight > 0)
         members = tuple(self.spec.members[i] for i in chosen)
         shares = tuple(weights[i] / sum(weights) for i in chosen)
-        self.spec = replace(self.spec, members=members, weights=shares)
+        network = replace(
+            self,
+            spec=replace(self.spec, members=members, weights=shares),
+            members=tuple(self.members[i] for i in chosen),
+        )
         if self.spec.n_features and not any(member.covariates for member in members):
-            self.spec = replace(self.spec, n_known=0, n_past=0, n_static=0)
-            del self.feature_mean, self.feature_scale
-        self._set_members([self.members[i] for i in chosen])
-        return chosen
+            spec = replace(network.spec, n_known=0, n_past=0, n_static=0)
+            network = replace(network, spec=spec, feature_mean=None, feature_scale=None)
+        return network, chosen
 
     def mask_spikes(self, history: Floats, entry: Integers) -> Floats:
         """Mark spikes as missing: single readings beyond the outlier threshold of their series.
@@ -203,7 +235,7 @@ class Network(nn.Module):
         unknown series is judged by the quartiles of its window.
         """
         center, scale, threshold = (
-            x.cpu().numpy()[entry] for x in (self.center, self.scale, self.outlier_threshold)
+            x[entry] for x in (self.center, self.scale, self.outlier_threshold)
         )
         reach = threshold * scale
         is_unknown = (entry == 0) & np.isfinite(history).any(1)
@@ -222,8 +254,10 @@ class Network(nn.Module):
         in_run = sliding_window_view(runs, SPIKE_RUN, axis=1).any(-1)  # too long for a spike
         return np.where(beyond & few & ~in_run, np.float32(np.nan), history)
 
-    def _set_members(self, members: Iterable[Member]) -> None:
-        self.members = nn.ModuleList(members)  # type: ignore[assignment]
 
-    def _tensor(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.center.device)
+def _segments(inputs: Inputs, covariates: Floats | None) -> Segments[Floats]:
+    """Return what a member takes of inputs, with covariates where there are any."""
+    segments = Segments(inputs.values, inputs.experts, inputs.gain)
+    if covariates is None:
+        return segments
+    return Segments(*segments[:3], covariates, inputs.reaction, inputs.reaction_error)

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -22,6 +22,7 @@ from rnnforecast.gradients import EXPLODING, LARGE_NORM, diagnose_explosion, exp
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints, MemberState, TrainingState, damaged
 from rnnforecast.model.distributed import sum_gradients
+from rnnforecast.model.inference import MemberWeights
 from rnnforecast.model.loss import (
     N_ORIGINS,
     StepInputs,
@@ -29,7 +30,7 @@ from rnnforecast.model.loss import (
     step_inputs,
     step_loss,
 )
-from rnnforecast.model.member import Member
+from rnnforecast.model.member import Member, device_of, make_member, weights_of
 from rnnforecast.model.network import Network
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int, rank_share
 from rnnforecast.process import defer_signals
@@ -91,7 +92,7 @@ class MemberTraining:
         scales: Doubles,
     ) -> None:
         """Begin with the weights that the member has; `scales` are those of `loss_scales`."""
-        self.member = network.members[index]
+        self.member = make_member(network, index, device_of(config))
         self.index = index
         self.steps = 0
         self.epochs: list[EpochEnded] = []
@@ -108,7 +109,7 @@ class MemberTraining:
         self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
 
-        self._generator = make_generator(config.seed, index, device=network.center.device)
+        self._generator = make_generator(config.seed, index, device=self.member.device)
         self._batches: Iterator[StepInputs] = iter(())
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -192,7 +193,7 @@ class MemberTraining:
         return ended
 
     def finish(self) -> TrainingLog:
-        """Load the averaged weights into the network, or the first ones where training harmed.
+        """Load the averaged weights into the member, or the first ones where training harmed.
 
         They are no earlier ones that validated better: chosen by few windows, those forecast worse.
         """
@@ -427,6 +428,7 @@ def to_numpy(scalars: Sequence[Tensor]) -> Floats:
 
 def fine_tune(
     network: Network,
+    member: Member,
     index: int,
     windows: TrainingWindows,
     *,
@@ -434,15 +436,15 @@ def fine_tune(
     n_steps: int,
     config: TrainConfig,
 ) -> Iterator[int]:
-    """Train a member for `n_steps` steps, at a rate that falls linearly from a share of the peak.
+    """Train the member of this number for `n_steps` steps, in place.
 
-    Yields the number of steps taken, after each. Nothing is held out, hence no early stopping.
+    The rate falls linearly from a share of the peak. Yields the number of steps taken, after each.
+    Nothing is held out, hence no early stopping.
     """
-    member = network.members[index]
     optimizer = make_optimizer(member, config.learning_rate * FINE_TUNE_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(n_steps, 1))
     key = (config.seed, index, _FINE_TUNE_KEY)
-    generator = make_generator(*key, device=network.center.device)
+    generator = make_generator(*key, device=member.device)
     ranks = windows.ranks
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
     inputs = prepared_batches(network, member, batches, scales, ranks=ranks)
@@ -470,7 +472,9 @@ _STEP = 0.1
 _PRIOR_WINDOWS = 30.0
 """Number of disjoint validation windows at which default and best weights count equally."""
 _TRAINED_SHARE = 0.7
-"""Default weight of what was trained, beside the built-in member."""
+"""Default weight of what was trained on many windows, beside the built-in member."""
+_FEW_WINDOWS = 7.0
+"""Number of disjoint training windows of a series at which the default weight is half of that."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal ends at once")
@@ -511,8 +515,8 @@ def train_members(
     config: TrainConfig,
     listener: Listener,
     checkpoints: Checkpoints | None = None,
-) -> EnsembleLog:
-    """Train the network in place, and keep the members that help.
+) -> tuple[Network, EnsembleLog]:
+    """Train a network; return it with the members that help.
 
     `scales`, `(series,)`, are what errors of each series are divided by.
 
@@ -551,10 +555,16 @@ def train_members(
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-    selected = network.weigh_members(_weigh_members(network, held_out))
-    trained = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
-    listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
-    return EnsembleLog(logs, selected)
+    trained = {member.index: member.member for member in members}
+    modules = [
+        trained.get(i) or make_member(network, i, device_of(config))
+        for i in range(len(network.members))
+    ]
+    network = replace(network, members=tuple(weights_of(module) for module in modules))
+    network, selected = network.weigh_members(_weigh_members(modules, windows, held_out))
+    summary = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
+    listener(Notice(f"{summary}; {describe_shares(network.spec)}"))
+    return network, EnsembleLog(logs, selected)
 
 
 def max_steps(config: TrainConfig, n_windows: int) -> int:
@@ -597,22 +607,26 @@ def _warn_of_gradients(
             listener(WarningEvent("exploding-gradients", message))
 
 
-def _weigh_members(network: Network, validation: ValidationWindows | None) -> tuple[float, ...]:
+def _weigh_members(
+    members: Sequence[Member], windows: TrainingWindows, validation: ValidationWindows | None
+) -> tuple[float, ...]:
     """Return the weight of each member in the forecast.
 
     They are those with the least loss on validation windows, shrunk towards default ones where
-    these are few. With enough windows a member that sees covariates goes where its weight is none,
-    and one that does not where they are all that helps. Without validation weights are the default
-    ones, or those members count that see covariates, if any: the user asked for them.
+    these are few; the default weight of what was trained grows with the training windows. With
+    enough of them a member that sees covariates goes where its weight is none, and one that does
+    not where they are all that helps. Without validation weights are the default ones, or those
+    members count that see covariates, if any: the user asked for them.
     """
-    members = list(network.members)
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
     if not trained:
         return (1.0,) * n
     default = [1 / n] * n
     if len(trained) < n:
-        shares = _TRAINED_SHARE / len(trained), (1 - _TRAINED_SHARE) / (n - len(trained))
+        n_windows = windows.n_disjoint / max(len(windows.series), 1)
+        of_trained = _TRAINED_SHARE * n_windows / (n_windows + _FEW_WINDOWS)
+        shares = of_trained / len(trained), (1 - of_trained) / (n - len(trained))
         default = [shares[0] if i in trained else shares[1] for i in range(n)]
     if validation is None:
         sees = [float(member.spec.covariates) for member in members]
@@ -716,17 +730,23 @@ def fine_tune_members(
     n_steps: Sequence[int],
     config: TrainConfig,
     listener: Listener,
-) -> None:
-    """Train member i for `n_steps[i]` more steps over these windows, in place."""
+) -> Network:
+    """Return a network whose member i is trained for `n_steps[i]` more steps over these windows."""
     reporter = ProgressReporter(listener, "learning from the held-out readings", sum(n_steps))
+    tuned: list[MemberWeights] = []
     with defer_signals(lambda: reporter.report(_STOPPING)) as signals:
         for index, n in enumerate(n_steps):
-            steps = fine_tune(network, index, windows, scales=scales, n_steps=n, config=config)
+            member = make_member(network, index, device_of(config))
+            steps = fine_tune(
+                network, member, index, windows, scales=scales, n_steps=n, config=config
+            )
             for _ in steps:
                 reporter.advance()
                 if signals:
                     raise signals[0]
+            tuned.append(weights_of(member))
     reporter.finish()
+    return replace(network, members=tuple(tuned))
 
 
 def describe_shares(spec: NetworkSpec) -> str:

@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice, takewhile
 
 from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Event, Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import (
     Column,
     check_n_columns,
@@ -30,8 +31,15 @@ from rnnforecast.sources.text import (
     read_head,
     read_tail,
     split_rows,
+    tail_lines,
 )
 
+NOT_SNIFFED = (
+    *("agg", "allow_future", "closed", "counter", "exclude", "excluded_times", "freq", "hold"),
+    *("inf_as_na", "max_gap", "max_input_bytes", "max_memory", "min_share", "on_duplicate"),
+    *("rejects", "stuck_as_na", "valid_range"),
+)
+"""Options that change nothing about how a file is written."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
 SEPARATORS = (",", ";", "\t", "|")
@@ -111,6 +119,29 @@ def sniff(
     or is no table.
     """
     head, is_complete = read_head(file, name)
+    tail = None if is_complete else read_tail(file)
+    default = DataConfig()
+    config = replace(config, **{field: getattr(default, field) for field in NOT_SNIFFED})
+    sniffed = _sniff(head, tail, config, name)
+    for event in sniffed.events:
+        listener(event)
+    return sniffed.dialect, sniffed.columns
+
+
+@dataclass(frozen=True)
+class _Sniffed:
+    """What is inferred of a file, and the events that tell of it."""
+
+    dialect: Dialect
+    columns: tuple[Column, ...]
+    events: tuple[Event, ...]
+
+
+@lru_cache(maxsize=4)  # a table is opened again for each option that is tried on it
+def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _Sniffed:
+    """Infer dialect and columns from the first and the last bytes; None where the first are all."""
+    events: list[Event] = []
+    listener, is_complete = events.append, tail is None
     encoding = config.encoding or find_encoding(head, name, listener)
     lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
     if not lines.nonempty.texts:
@@ -143,7 +174,7 @@ def sniff(
     )
     columns = with_weak_dates(columns, name, config)
     marks.report(name, listener)
-    tail = lines.texts if is_complete else read_tail(file, encoding)
+    last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
     dialect = Dialect(
         sep,
         marks.decimal,
@@ -156,7 +187,7 @@ def sniff(
         marks.forms,
         marks.doubtful,
         header.texts,
-        find_totals(tail, sep, columns, missing),
+        find_totals(last_lines, sep, columns, missing),
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
         is_damaged=0 in head
         and not config.encoding
@@ -165,7 +196,7 @@ def sniff(
     if dialect.totals:
         message = f"{name}: lines of totals, such as {dialect.totals[0]!r}, are left out"
         listener(WarningEvent("totals", message, len(dialect.totals)))
-    return dialect, columns
+    return _Sniffed(dialect, columns, tuple(events))
 
 
 def infer_separator(lines: Sequence[str]) -> str:

@@ -118,18 +118,24 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     return lines if is_complete else lines[:-1]
 
 
-def read_tail(file: InputFile, encoding: str) -> list[str]:
-    """Return the last lines of a local file that is not packed; none of another one."""
-    if is_remote(file.path) or codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
-        return []
+def read_tail(file: InputFile) -> bytes:
+    """Return the last bytes of a local file that is not packed; none of another one."""
+    if is_remote(file.path):
+        return b""
     with file.open() as stream:
         if stream.read(2) == _GZIP_MAGIC:
-            return []
+            return b""
         size = stream.seek(0, io.SEEK_END)
         stream.seek(max(0, size - _TAIL_BYTES))
-        tail = stream.read()
+        return stream.read()
+
+
+def tail_lines(tail: bytes, encoding: str) -> list[str]:
+    """Return the last lines of a file from its last bytes, without one that may begin before."""
+    if codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
+        return []
     lines = list(io.StringIO(tail.decode(encoding, "replace"), newline=""))
-    return lines if size <= _TAIL_BYTES else lines[1:]
+    return lines if len(tail) < _TAIL_BYTES else lines[1:]
 
 
 def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Iterator[list[str]]:

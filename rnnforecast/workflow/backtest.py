@@ -31,7 +31,7 @@ from rnnforecast.data.split import (
     start_of_test_us,
 )
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
+from rnnforecast.errors import DataError, NotEnoughDataError, UsageError, require_libraries
 from rnnforecast.evaluate.backtest import ErrorUnits, Round, Sink, Truth, deviations, evaluate
 from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import (
@@ -125,6 +125,8 @@ def backtest(
         check_format(str(output), allows_stream=False)
     if report is not None:
         check_page(str(report))
+    needed = [*["torch"] * (model is None), *["matplotlib"] * (report is not None)]
+    require_libraries("this backtest", *needed, *["sklearn"] * (RIDGE in ends.baselines))
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener), Clock()
     saved = None if model is None else as_model(model)

@@ -20,10 +20,9 @@ from rnnforecast.data.output import (
     write_table,
 )
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import seasons_of
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
-from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
+from rnnforecast.errors import DataError, NotEnoughDataError, UsageError, require_libraries
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
@@ -66,6 +65,7 @@ def plot(
     config = config or PlotConfig()
     if output is not None:
         check_picture(str(output))
+        require_libraries("a picture", "matplotlib")
         check_outputs(data, DataConfig(), page=output, inputs={"the forecast": config.forecast})
     forecasts = read_forecast(local_path(config.forecast, "--forecast"))
     forecasts = _select_series(forecasts, config.series, most, listener)
@@ -298,23 +298,14 @@ def memory(
     the readings that it was trained on are used, where there are enough; else the newest ones.
     Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.forecaster import add_unknown_series, known_entries
-
+    require_libraries("the memory of a network", "torch")
     model = as_model(model)
     artifact = model.artifact
     events = Recorder(listener)
     source = training_source(model, is_trusted=trust_source) if data is None else data
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
-    forecaster = restore_network(artifact)
-    network = forecaster.network
-    entries = known_entries(panel.names, network, forecaster.names)
-    unknown = np.flatnonzero(entries == 0)
-    if len(unknown):
-        unknown_past = make_past(panel).subset(unknown)
-        entries[unknown] = add_unknown_series(
-            network, seasons_of(unknown_past, network.common_seasons)
-        )
+    network, entries = restore_network(artifact).with_unknown_series(make_past(panel))
     result = analyse_memory(
         network,
         windows,

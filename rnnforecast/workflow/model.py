@@ -38,6 +38,7 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact, is_sealed
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, builtin_version
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.sources.files import check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.remote import AnyPath, as_path
@@ -229,8 +230,8 @@ def forecast(
 ) -> Prediction:
     """Forecast every series that can be, within its bounds, and warn of the others.
 
-    Without a `forecaster`, that of the saved version is made, which imports torch. Raises
-    `NotEnoughDataError` where no series can be forecast.
+    Without a `forecaster`, that of the saved version is made. Raises `NotEnoughDataError` where no
+    series can be forecast.
     """
     spec, past, config = ready.artifact.spec, ready.past, ready.config
     max_gap = ready.options.max_gap_steps(past.step_us)
@@ -250,8 +251,6 @@ def forecast(
     if BUILTIN_MODEL in config.fallback:
         extra[BUILTIN_MODEL] = BuiltinFallback(common_seasons(ready.artifact))
     if EXPERT in config.fallback:
-        from rnnforecast.model.experts import ExpertForecaster
-
         extra[EXPERT] = ExpertForecaster()
     prediction = predict_with_fallback(
         forecaster, past, ready.horizon, quantiles, rule, unknown=unknown, extra_forecasters=extra

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, note_of_builtin
 from rnnforecast.model.experts import ExpertForecaster
+from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.sources.source import open_table
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
@@ -55,9 +56,6 @@ from rnnforecast.tables.match import (
 from rnnforecast.tables.schema import Schema, check_counters
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
-
-if TYPE_CHECKING:
-    from rnnforecast.model.forecaster import RNNForecaster
 
 _SETTLED = ("known", "past", "static", "categorical", "calendar", "holidays")
 """Options of covariates: they shape the network, so that a saved version cannot change them."""
@@ -118,30 +116,32 @@ def use(
     return before
 
 
-def restore(artifact: Artifact, *, is_adaptive: bool = True) -> Forecaster:
-    """Make the forecaster of a saved version; imports torch. Raises `ModelError`.
+def restore(
+    artifact: Artifact, *, is_adaptive: bool = True, n_threads: int | None = None
+) -> Forecaster:
+    """Make the forecaster of a saved version. Raises `ModelError`.
 
-    One that is adaptive scales its bands by how it forecast the readings since its training.
+    One that is adaptive scales its bands by how it forecast the readings since its training. It
+    forecasts in so many threads, by default in as many as there are processors.
     """
     untrained_from_us = artifact.untrained_from_us if is_adaptive else None
     return with_calibration(
-        restore_network(artifact),
+        restore_network(artifact, n_threads=n_threads),
         artifact.calibration,
         artifact.names,
         untrained_from_us=untrained_from_us,
     )
 
 
-def restore_network(artifact: Artifact) -> RNNForecaster:
-    """Make the network of a saved version, without its calibration; imports torch."""
-    from rnnforecast.model.forecaster import RNNForecaster
-
+def restore_network(artifact: Artifact, *, n_threads: int | None = None) -> RNNForecaster:
+    """Make the network of a saved version, without its calibration."""
     return RNNForecaster.restore(
         artifact.spec,
         artifact.config.network,
         names=artifact.names,
         weights=artifact.weights,
         self_test=artifact.self_test,
+        n_threads=n_threads,
     )
 
 
@@ -210,7 +210,7 @@ def _option_text(name: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class PreparedForecast:
-    """Inputs of a forecast, read and checked against the model. Made without torch."""
+    """Inputs of a forecast, read and checked against the model."""
 
     artifact: Artifact
     past: Past
@@ -385,11 +385,8 @@ def read_for_builtin(
 def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
     """Return the built-in network as `predict` uses it on series that it has not learnt from.
 
-    Each series has one origin at most, of which it is told level, spread and `seasons`; imports
-    torch.
+    Each series has one origin at most, of which it is told level, spread and `seasons`.
     """
-    from rnnforecast.model.forecaster import RNNForecaster
-
     network = RNNForecaster.untrained(
         past, lookback=wanted_lookback(seasons), horizon=horizon, seasons=seasons
     )

@@ -111,11 +111,11 @@ def fit_network(
 
     With `start`, a fitted network, training starts from its weights.
     """
-    from rnnforecast.model.forecaster import RNNForecaster
+    from rnnforecast.model import fitting
 
     check_batch_memory(setup)
     is_first = split.train_until_us == setup.split.train_until_us
-    return RNNForecaster.fit(
+    return fitting.fit(
         split.train,
         split.validation,
         spec=setup.spec,
@@ -154,7 +154,9 @@ def fine_tune(
     """Continue the training on `known`, which adds the readings after the train part, if any."""
     if known.cutoff.sum() == split.train.cutoff.sum():
         return fitted
-    return fitted.fine_tune(known, config=config.training, listener=listener)
+    from rnnforecast.model import fitting
+
+    return fitting.fine_tune(fitted, known, config=config.training, listener=listener)
 
 
 def calibrate(
@@ -447,10 +449,12 @@ def _gather(windows: TrainingWindows, n: int, positions: Integers) -> Batch:
 
 def _member_memories(network: Network, batch: Batch) -> list[MemberMemory]:
     """Measure the gradients and time constants of each member by itself."""
+    from rnnforecast.model.member import make_member
     from rnnforecast.model.memory import state_gradients, time_constants
 
     memories = []
-    for member in network.members:
+    for number in range(len(network.members)):
+        member = make_member(network, number)
         steps_back, sizes = state_gradients(network, member, batch, 1)
         constants = time_constants(network, member, batch)
         memories.append(

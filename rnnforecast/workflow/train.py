@@ -12,7 +12,7 @@ from pathlib import Path
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, EXPERT, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
-from rnnforecast.errors import QualityGateError, UsageError
+from rnnforecast.errors import QualityGateError, UsageError, require_libraries
 from rnnforecast.evaluate.comparison import Comparison
 from rnnforecast.events import (
     Event,
@@ -84,6 +84,7 @@ def train(
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if require_skill is not None and not math.isfinite(require_skill):
         raise UsageError(f"--require-skill {require_skill} is not a number")
+    require_libraries("training", "torch", *["matplotlib"] * report)
     if path is not None:
         versions.check_writable(path)
 

@@ -350,12 +350,12 @@ def test_no_color_sends_no_escapes_to_a_terminal(trained: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timed
-def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path) -> None:
+def test_predict_costs_little_over_importing_its_libraries(trained: Path, tmp_path: Path) -> None:
     import statistics
     import time
 
     commands = {
-        "torch": ["-c", "import torch"],
+        "libraries": ["-c", "import pandas, pyarrow"],
         "predict": ["-m", "rnnforecast", "predict", "-q", "-m", str(trained / "model")],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
@@ -364,7 +364,7 @@ def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path
             begin = time.perf_counter()
             subprocess.run([sys.executable, *command], cwd=tmp_path, check=True, timeout=60)
             times[name].append(time.perf_counter() - begin)
-    assert statistics.median(times["predict"]) <= 1.6 * statistics.median(times["torch"])
+    assert statistics.median(times["predict"]) <= 2.2 * statistics.median(times["libraries"])
 
 
 @pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x9b"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.anomalies import Anomalies, episodes, find_anomalies
 from rnnforecast.evaluate.baselines import SeasonalNaive
@@ -112,6 +112,49 @@ def test_a_reading_off_a_band_without_width_is_as_surprising_as_can_be() -> None
     panel = make_panel(readings)
     found = find_anomalies(Flat(), panel, lookback=LOOKBACK, stride=STRIDE, at_least=4.0)
     assert found.surprise.tolist() == [100.0]
+
+
+@pytest.mark.parametrize(
+    ("off", "surprise"), [(3.0, 5.879892), (2.5, 4.89991), (-0.03, 5.879892), (-1.4, 100.0)]
+)
+def test_beyond_the_outermost_quantile_surprise_grows_with_the_distance_to_the_median(
+    off: float, surprise: float
+) -> None:
+    """However close the outermost quantiles are to those before them."""
+    above = (1 / 8, 1 / 4, 1 / 2, 63 / 64, 1.0)
+    levels = np.array([*(-x * 0.01 for x in above[::-1]), 0, *above])  # q2.5 .. q97.5
+    found = judged_off(levels, levels, off)
+    assert found.surprise.tolist() == pytest.approx([surprise], rel=1e-4)
+
+
+def test_a_calibration_that_narrows_makes_nothing_surprising() -> None:
+    wide = normal_scores(QUANTILES)
+    assert len(judged_off(wide, wide, 6.0).surprise)
+    assert len(judged_off(0.5 * wide, 0.5 * wide, 3.0).surprise)
+    assert not len(judged_off(0.5 * wide, wide, 3.0).surprise)
+    assert not len(judged_off(wide, 0.5 * wide, 3.0).surprise)
+
+
+def judged_off(quantiles: np.ndarray, uncalibrated: np.ndarray, off: float) -> Anomalies:
+    """Judge readings of 0, one of which is `off`, by a forecast that is always the same."""
+
+    @dataclass(frozen=True)
+    class Fixed:
+        def predict(self, past: Past, horizon: int, _levels: Sequence[float]) -> Forecast:
+            both = (
+                np.tile(x.astype(np.float32), (past.n_origins, horizon, 1))
+                for x in (quantiles, uncalibrated)
+            )
+            names = ("s0",) * past.n_origins
+            values, raw = both
+            return Forecast(
+                values, QUANTILES, names, past.cutoff_time, past.step_us, uncalibrated=raw
+            )
+
+    readings = np.zeros(100)
+    readings[80] = off
+    panel = make_panel(readings)
+    return find_anomalies(Fixed(), panel, lookback=LOOKBACK, stride=STRIDE, at_least=4.0)
 
 
 def test_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

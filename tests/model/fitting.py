@@ -18,13 +18,16 @@ from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_o
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model import training
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.forecaster import initialise_network
+from rnnforecast.model.fitting import initialise_network
+from rnnforecast.model.inference import MemberWeights
 from rnnforecast.model.loss import ValidationWindows, loss_scales
 from rnnforecast.model.member import Member
+from rnnforecast.model.member import weights_of as weights_of_member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import EnsembleLog, train_members
 from rnnforecast.spec import MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, wave
+from tests.model.networks import draw_network
 
 DAY = Seasons(8)
 NOISY = wave(200, season=8, noise=2.0)
@@ -69,7 +72,7 @@ def second_member_stops() -> Iterator[None]:
     distances = Distances()
 
     def loss(self: ValidationWindows, member: Member) -> float:
-        is_second = list(self._network.members).index(member) == 1
+        is_second = member.spec == self._network.spec.members[1]
         return 1.0 if is_second else -distances.of(member)
 
     with pytest.MonkeyPatch.context() as patched:
@@ -102,9 +105,8 @@ def started(
     """Make a network before its first step."""
     first, _ = split(readings)
     torch.manual_seed(seed)
-    network = Network(spec, NetworkConfig(dropout=dropout))
-    initialise_network(network, DAY, [DAY], first, windows_of(first, spec))
-    return network
+    network = draw_network(spec, NetworkConfig(dropout=dropout))
+    return initialise_network(network, DAY, [DAY], first, windows_of(first, spec))
 
 
 def train(
@@ -115,8 +117,8 @@ def train(
     *,
     checkpoints: Checkpoints | None = None,
     validates: bool = True,
-) -> EnsembleLog:
-    """Train a network in place on the first three quarters, validated on the rest."""
+) -> tuple[Network, EnsembleLog]:
+    """Train a network on the first three quarters, validated on the rest."""
     windows, held_out = windows_to_train(readings, network.spec)
     return train_members(
         network,
@@ -140,9 +142,12 @@ def fit(
 ) -> tuple[Network, EnsembleLog]:
     """Make a network and train it."""
     network = started(readings, make_spec(members=members), seed=config.seed, dropout=dropout)
-    return network, train(network, readings, config, listener, checkpoints=checkpoints)
+    return train(network, readings, config, listener, checkpoints=checkpoints)
 
 
-def weights_of(network: torch.nn.Module) -> dict[str, bytes]:
+def weights_of(network: Network | MemberWeights | Member) -> dict[str, bytes]:
     """Return every weight, to compare bit by bit."""
-    return {name: x.numpy().tobytes() for name, x in network.state_dict().items()}
+    if isinstance(network, Network):
+        return {name: x.tobytes() for name, x in network.tensors().items()}
+    weights = weights_of_member(network) if isinstance(network, Member) else network
+    return {name: x.tobytes() for name, x in weights.tensors.items()}

@@ -12,7 +12,9 @@ from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
-from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.inference import MemberWeights
+from rnnforecast.model.inputs import Segments
+from rnnforecast.model.member import Member, draw_members
 from rnnforecast.model.network import History, Network
 from rnnforecast.spec import (
     CELLS,
@@ -44,16 +46,39 @@ def make_network(
     spec = make_spec(lookback, horizon, 8, 2, members=chosen)
     n_known, n_past, n_static = n_features
     spec = replace(spec, n_known=n_known, n_past=n_past, n_static=n_static)
-    network = Network(spec, NetworkConfig()).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return network
+    return moved(draw_network(spec), 0.3)
+
+
+def draw_network(spec: NetworkSpec, config: NetworkConfig | None = None) -> Network:
+    """Draw the first weights of a network that is told nothing of any series."""
+    config = config or NetworkConfig()
+    return Network.of_members(spec, config, draw_members(spec, init=config.init))
+
+
+def moved(network: Network, size: float) -> Network:
+    """Return a network whose every weight differs, by about so much."""
+
+    def other(values: np.ndarray) -> np.ndarray:
+        return (torch.from_numpy(values) + size * torch.randn(values.shape)).numpy()
+
+    members = [
+        replace(member, tensors={name: other(x) for name, x in member.tensors.items()})
+        for member in network.members
+    ]
+    return replace(network, members=tuple(members))
+
+
+def with_weights(network: Network, number: int, changed: dict[str, np.ndarray]) -> Network:
+    """Return a network in which some weights of a member are others."""
+    changed = {name: np.asarray(x, np.float32) for name, x in changed.items()}
+    members = list(network.members)
+    members[number] = replace(members[number], tensors={**members[number].tensors, **changed})
+    return replace(network, members=tuple(members))
 
 
 def make_segments(
     member: Member, spec: NetworkSpec, *, n: int = 3, n_segments: int = 6
-) -> Segments:
+) -> Segments[Tensor]:
     """Make the inputs of n windows from random numbers."""
     torch.manual_seed(1)
     segment = member.spec.segment
@@ -71,7 +96,9 @@ def make_segments(
     )
 
 
-def split_segments(segments: Segments, n_history: int) -> tuple[Segments, Segments]:
+def split_segments(
+    segments: Segments[Tensor], n_history: int
+) -> tuple[Segments[Tensor], Segments[Tensor]]:
     """Return the first segments, a history, and the others, those ahead."""
     first, second = (
         Segments(*(x if x is None else x[:, part] for x in segments))
@@ -81,7 +108,7 @@ def split_segments(segments: Segments, n_history: int) -> tuple[Segments, Segmen
 
 
 def quantiles_of(
-    member: Member, segments: Segments, *, n_ahead: int = 2, reach: int | None = None
+    member: Member, segments: Segments[Tensor], *, n_ahead: int = 2, reach: int | None = None
 ) -> Tensor:
     """Return the quantiles of all segments, the last of which lie ahead, (N, S, Q, P).
 
@@ -96,7 +123,7 @@ def quantiles_of(
     return torch.cat([member.decode(encoded, history), member.decode(later, ahead)], dim=1)
 
 
-def forecast_by(network: Network, member: Member, history: History) -> Doubles:
+def forecast_by(network: Network, member: MemberWeights, history: History) -> Doubles:
     """Forecast by one member."""
     return network.member_forecast(member, network.prepare(history, member.spec.segment))
 

@@ -957,14 +957,13 @@ def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_expected_shapes_are_those_of_the_network(cell: str, layers: int) -> None:
-    from rnnforecast.model.network import Network
+    from tests.model.networks import draw_network
 
     for segment in (1, 2, 5):
         member = MemberSpec(cell, hidden=6, layers=layers, segment=segment)
         members = (*MEMBERS, member, replace(member, covariates=True))
         spec = replace(TASK, members=members, n_known=2, n_past=1, n_static=3)
-        state = Network(spec, NETWORK).state_dict()
-        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        shapes = {name: x.shape for name, x in draw_network(spec, NETWORK).tensors().items()}
         assert expected_shapes(spec) == shapes
 
 
@@ -972,11 +971,11 @@ def trained_artifact() -> Artifact:
     import torch
 
     from rnnforecast.model.forecaster import RNNForecaster
-    from rnnforecast.model.network import Network
+    from tests.model.networks import draw_network
 
     torch.manual_seed(0)
     artifact = make_artifact()
-    forecaster = RNNForecaster(Network(TASK, NETWORK).eval(), artifact.names)
+    forecaster = RNNForecaster(draw_network(TASK, NETWORK), artifact.names)
     return replace(artifact, weights=forecaster.tensors(), self_test=forecaster.self_test())
 
 

@@ -240,7 +240,7 @@ def forecasts_of(experts: Experts, horizon: int = HORIZON) -> np.ndarray:
     boundary = np.broadcast_to(
         np.arange(experts.n_segments + 1), (n_series, experts.n_segments + 1)
     )
-    values, _ = experts.forecast(np.arange(n_series), boundary, horizon)
+    values = experts.forecast(np.arange(n_series), boundary, horizon)
     values[:, :, :N_FULL] += (experts.level + experts.center[:, None])[:, :, None, None]
     return values
 
@@ -271,7 +271,8 @@ def test_the_deviation_of_the_autoregression_is_that_of_its_impulse_response(
 ) -> None:
     series = sensor()
     experts = Experts(series[None], seasons, 16)
-    _, deviation = experts.forecast(np.array([0]), np.array([[experts.n_segments]]), HORIZON)
+    newest = np.array([[0]]), np.array([[experts.n_segments]])
+    deviation = experts.season_ar.deviation(*newest, HORIZON)
 
     slow = Slow(series, seasons, 16)
     _, expected = slow.autoregression(slow.remainder, len(slow.y), HORIZON)

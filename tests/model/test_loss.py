@@ -19,6 +19,7 @@ from rnnforecast.model.loss import (
     step_loss,
     take_rows,
 )
+from rnnforecast.model.member import Member, make_member, to_tensors
 from rnnforecast.model.network import Network
 from tests.builders import make_panel, wave
 from tests.model.networks import DAY, make_network
@@ -32,7 +33,7 @@ def make_batch(network: Network, n: int = 6) -> Batch:
     first[30:36], second[::7], second[40] = np.nan, np.nan, 900.0
     first[:10] = np.nan
     past = make_past(make_panel(first, second))
-    network.seasons[1:] = torch.tensor([DAY.main, DAY.long])
+    network.seasons[1:] = DAY.main, DAY.long
     windows = past.windows(network.spec.lookback, network.spec.horizon, least_history=12)
     batch = windows.gather(windows.spread(n))
     assert np.isnan(batch.history[:, 0]).any(), "the test needs rows before the first"
@@ -45,11 +46,12 @@ def loss_of(
     batch: Batch,
     scales: np.ndarray = SCALES,
     *,
+    member: Member | None = None,
     rows: slice = slice(None),
     reach: int | None = None,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    (member,) = network.members
+    member = member or make_member(network, 0)
     inputs = step_inputs(network, member, batch, scales, rows=rows)
     return step_loss(network, member, inputs, reach=reach, mask=mask)
 
@@ -62,16 +64,16 @@ def loss_by_a_loop(
     mask: torch.Tensor | None = None,
 ) -> float:
     """Return the loss, reading by reading."""
-    (member,) = network.members
+    member = make_member(network, 0)
     segment, horizon = member.spec.segment, network.spec.horizon
     prepared = network.prepare(history_of(network, batch), segment, n_origins=N_ORIGINS)
-    places = prepared.places
+    places, inputs = prepared.places, to_tensors(prepared, member.device)
     kept = torch.ones(len(batch.series), 1, member.spec.hidden) if mask is None else mask
     with torch.no_grad():
-        _, states = member.encode(prepared.history)
-        later = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
+        _, states = member.encode(inputs.history)
+        later = member.encode_ahead(states, inputs.ahead, inputs.stretch, inputs.state)
         later = torch.stack([x * kept[i] for x, i in zip(later, places.stretch, strict=True)])
-        ahead = member.decode(later, prepared.ahead).double().numpy()
+        ahead = member.decode(later, inputs.ahead).double().numpy()
     entry = batch.series + 1
     rows = network.mask_spikes(np.concatenate([batch.history, batch.future], axis=1), entry)
     n_before = places.n_segments * segment - batch.history.shape[1]
@@ -147,8 +149,8 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
     sizes: tuple[int, ...],
 ) -> None:
     network = make_network()
-    (member,), batch = network.members, make_batch(network)
-    whole = loss_of(network, batch)
+    member, batch = make_member(network, 0), make_batch(network)
+    whole = loss_of(network, batch, member=member)
     expected = torch.autograd.grad(whole, list(member.parameters()))
 
     total, gradients, begin = 0.0, [torch.zeros_like(p) for p in member.parameters()], 0
@@ -156,7 +158,7 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
         rows = slice(begin, begin := begin + size)
         if not size:
             continue
-        part = loss_of(network, batch, rows=rows)
+        part = loss_of(network, batch, member=member, rows=rows)
         total += part.item()
         more = torch.autograd.grad(part, list(member.parameters()))
         gradients = [x + y for x, y in zip(gradients, more, strict=True)]
@@ -174,30 +176,31 @@ def test_a_missing_reading_carries_no_loss() -> None:
         history=np.full_like(batch.history, np.nan),
         future=np.full_like(batch.future, np.nan),
     )
-    loss = loss_of(network, nothing)
+    member = make_member(network, 0)
+    loss = loss_of(network, nothing, member=member)
     assert loss.item() == 0
     loss.backward()
-    assert all((p.grad == 0).all() for p in network.parameters() if p.grad is not None)
+    assert all((p.grad == 0).all() for p in member.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("reach", [32, 100])
 def test_truncated_after_the_whole_look_back_no_bit_differs(reach: int) -> None:
     network = make_network()
-    (member,), batch = network.members, make_batch(network)
+    member, batch = make_member(network, 0), make_batch(network)
     gradients = []
     for limit in (None, reach):
-        loss = loss_of(network, batch, reach=limit)
+        loss = loss_of(network, batch, member=member, reach=limit)
         gradients.append([loss, *torch.autograd.grad(loss, list(member.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_truncated_before_it_the_loss_is_the_same_and_gradients_come_over_whole_segments() -> None:
     network = make_network(layers=2)
-    (member,), batch = network.members, make_batch(network)
+    member, batch = make_member(network, 0), make_batch(network)
     weight = member.blocks[0].recurrence.linear_hh.weight
     losses, gradients = {}, {}
     for reach in (None, 4, 5, 8, 9):
-        loss = loss_of(network, batch, reach=reach)
+        loss = loss_of(network, batch, member=member, reach=reach)
         (gradients[reach],) = torch.autograd.grad(loss, weight)
         losses[reach] = loss.item()
 

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rnnforecast.config.training import NetworkConfig
 from rnnforecast.model.experts import FULL, NAMES
-from rnnforecast.model.member import _FIRST_SHARES, Member, Segments
-from rnnforecast.model.network import Network
+from rnnforecast.model.inputs import Segments
+from rnnforecast.model.member import _FIRST_SHARES, Member
+from rnnforecast.model.member import make_member as make_torch_member
 from rnnforecast.spec import N_EXPERTS, N_FULL, QUANTILES, MemberSpec
 from tests.builders import make_spec
-from tests.model.networks import CELL_NAMES, make_network, make_segments, quantiles_of
+from tests.model.networks import CELL_NAMES, draw_network, make_network, make_segments, quantiles_of
 
 N_QUANTILES, MEDIAN = len(QUANTILES), QUANTILES.index(0.5)
 STRETCH, STATE = [0, 0, 1, 2, 2], [4, 2, 0, 3, 1]
@@ -27,14 +27,14 @@ SEES = MemberSpec("gru", 4, 1, 4, covariates=True)
 def make_member(*members: MemberSpec, **options: object) -> tuple[Member, Segments]:
     """Make the only member of a small network, and inputs of three windows."""
     network = make_network(*members, **options)
-    (member,) = network.members
+    member = make_torch_member(network, 0)
     return member, make_segments(member, network.spec)
 
 
 def make_branches(*members: MemberSpec, **options: object) -> tuple[Member, Segments, Segments]:
     """Make a member, and inputs of three stretches and of five windows that branch off them."""
     network = make_network(*members, **options)
-    (member,) = network.members
+    member = make_torch_member(network, 0)
     history = make_segments(member, network.spec, n_segments=4)
     return member, history, make_segments(member, network.spec, n=5, n_segments=2)
 
@@ -168,7 +168,7 @@ def test_a_window_has_the_quantiles_that_it_has_alone() -> None:
 def test_a_new_member_forecasts_by_experts_with_a_band_as_wide_as_their_error() -> None:
     torch.manual_seed(0)
     spec = make_spec()
-    member = Network(spec, NetworkConfig()).members[0]
+    member = make_torch_member(draw_network(spec), 0)
     nn.init.zeros_(member.head.weight)
     segments = make_segments(member, spec)
 
@@ -288,11 +288,12 @@ def test_gradients_end_at_every_border_of_the_reach_and_at_none_without(
 def test_covariates_have_no_effect_at_the_start_but_for_half_of_the_reaction(n_known: int) -> None:
     torch.manual_seed(0)
     spec = replace(make_spec(members=(SEES,)), n_known=n_known, n_past=1, n_static=1)
-    (member,) = Network(spec, NetworkConfig()).members
+    member = make_torch_member(draw_network(spec), 0)
     segments = make_segments(member, spec)
     others = segments._replace(covariates=100 * torch.randn_like(segments.covariates))
-    blind = Network(replace(spec, members=(replace(SEES, covariates=False),)), NetworkConfig())
-    blind.members[0].load_state_dict(member.state_dict(), strict=False)
+    blind_spec = replace(spec, members=(replace(SEES, covariates=False),))
+    blind = make_torch_member(draw_network(blind_spec), 0)
+    blind.load_state_dict(member.state_dict(), strict=False)
 
     quantiles = quantiles_of(member, segments)
 
@@ -301,7 +302,7 @@ def test_covariates_have_no_effect_at_the_start_but_for_half_of_the_reaction(n_k
     if n_known:
         unit = unit.minimum(segments.reaction_error.clamp(min=0.01))
         reaction = 0.5 * segments.reaction[:, :, None]
-    expected = quantiles_of(blind.members[0], segments._replace(gain=unit)) + reaction
+    expected = quantiles_of(blind, segments._replace(gain=unit)) + reaction
     torch.testing.assert_close(quantiles, expected)
     quantiles.square().sum().backward()
     for layer in (member.covariates_to_state, member.covariates_to_head, member.reaction_head):

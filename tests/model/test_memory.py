@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch, make_past
 from rnnforecast.model import memory
 from rnnforecast.model.experts import NAMES
 from rnnforecast.model.loss import history_of, quantile_losses
-from rnnforecast.model.member import State
+from rnnforecast.model.member import State, make_member, to_tensors
 from rnnforecast.model.memory import (
     Deviations,
     deviations_of,
@@ -27,6 +26,7 @@ from rnnforecast.model.memory import (
 from rnnforecast.model.network import Network
 from rnnforecast.spec import CELLS, CONTEXT_ROWS, N_FULL, MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
+from tests.model.networks import draw_network, moved, with_weights
 
 LOOKBACK, HORIZON, SEASON = 24, 12, 8
 CELL_NAMES = sorted(CELLS)
@@ -42,8 +42,8 @@ def gathered(n: int = 5, *, missing: bool = False, lookback: int = LOOKBACK) -> 
 
 
 def made(spec: NetworkSpec) -> Network:
-    network = Network(spec, NetworkConfig()).eval()
-    network.seasons[:] = torch.tensor([SEASON, 1])
+    network = draw_network(spec)
+    network.seasons[:] = SEASON, 1
     return network
 
 
@@ -53,23 +53,20 @@ def lively(
     """Make a network whose every weight matters."""
     torch.manual_seed(0)
     member = MemberSpec(cell, hidden=6, layers=layers, segment=segment)
-    network = made(replace(make_spec(lookback, HORIZON, SEASON, 2, members=(member,)), **n))
-    with torch.no_grad():
-        for parameter in network.members[0].parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape))
-    return network
+    spec = replace(make_spec(lookback, HORIZON, SEASON, 2, members=(member,)), **n)
+    return moved(made(spec), 0.3)
 
 
 def repeating(expert: str) -> Network:
     """Make a network that forecasts by one expert alone."""
     network = made(make_spec(LOOKBACK, HORIZON, SEASON, 2))
-    head = network.members[0].head
-    with torch.no_grad():
-        head.weight.zero_()
-        bias = head.bias.zero_().view(-1, network.spec.members[0].segment)
-        bias[len(network.spec.quantiles) :][:N_FULL] = -100.0
-        bias[len(network.spec.quantiles) + NAMES.index(expert)] = 100.0
-    return network
+    tensors, n_quantiles = network.members[0].tensors, len(network.spec.quantiles)
+    bias = np.zeros_like(tensors["head.bias"])
+    by_output = bias.reshape(-1, network.spec.members[0].segment)
+    by_output[n_quantiles:][:N_FULL] = -100.0
+    by_output[n_quantiles + NAMES.index(expert)] = 100.0
+    weight = np.zeros_like(tensors["head.weight"])
+    return with_weights(network, 0, {"head.weight": weight, "head.bias": bias})
 
 
 # Gradients by lag
@@ -129,10 +126,10 @@ def test_a_lag_at_which_nothing_was_read_has_no_gradient() -> None:
 
 def from_border(network: Network, batch: Batch, border: int, lead: int) -> float:
     """Run the segments one by one, from states at a border that are leaves."""
-    (member,) = network.members
+    member = make_member(network, 0)
     prepared = network.prepare(history_of(network, batch), member.spec.segment)
-    n_history = prepared.places.n_history
-    parts = member.embedded(prepared.history), member.embedded(prepared.ahead)
+    inputs, n_history = to_tensors(prepared, member.device), prepared.places.n_history
+    parts = member.embedded(inputs.history), member.embedded(inputs.ahead)
     embedded = torch.cat(parts).detach()
     states: list[State | None] = [None] * len(member.blocks)
     leaves, outputs = [], []
@@ -151,7 +148,7 @@ def from_border(network: Network, batch: Batch, border: int, lead: int) -> float
         outputs.append(x)
 
     encoded = torch.cat(outputs[n_history:]).transpose(0, 1)
-    ahead = member.decode(encoded, prepared.ahead)[:, :, network.spec.median].flatten(1)
+    ahead = member.decode(encoded, inputs.ahead)[:, :, network.spec.median].flatten(1)
     gradients = torch.autograd.grad(ahead[:, lead - 1].sum(), leaves)
     return float(torch.cat(gradients, -1).norm(dim=-1).mean())
 
@@ -164,7 +161,7 @@ def test_state_gradients_are_those_of_a_plain_loop(
 ) -> None:
     monkeypatch.setattr(memory, "_MAX_BORDERS", most_borders)
     network, batch = lively(cell, layers=layers), gathered()
-    (member,) = network.members
+    member = make_member(network, 0)
 
     steps_back, sizes = state_gradients(network, member, batch, 3)
 
@@ -196,9 +193,11 @@ def test_nor_of_covariates_before_them() -> None:
     network, batch = lively(n_known=2, n_past=1, n_static=1), gathered()
     member = replace(network.spec.members[0], covariates=True)
     network = made(replace(network.spec, members=(member,)))
-    torch.nn.init.normal_(network.members[0].covariates_to_head.weight)
-    torch.nn.init.normal_(network.members[0].covariates_to_state.weight)
     rng = np.random.default_rng(0)
+    names = "covariates_to_head.weight", "covariates_to_state.weight"
+    shapes = {name: network.members[0].tensors[name].shape for name in names}
+    changed = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    network = with_weights(network, 0, changed)
 
     def with_covariates(n_changed: int) -> Batch:
         known, past, static = (
@@ -253,8 +252,8 @@ def test_the_memory_of_an_expert_is_what_it_repeats(
     expert: str, readings: np.ndarray, needed: int
 ) -> None:
     network = repeating(expert)
-    with torch.no_grad():  # no band, as that is wider after a longer history
-        network.members[0].head.bias.view(-1, 4)[1 : len(network.spec.quantiles)] = -100.0
+    bias = network.members[0].tensors["head.bias"].reshape(-1, 4)
+    bias[1 : len(network.spec.quantiles)] = -100.0  # no band: it is wider after a longer history
     windows = make_past(make_panel(readings)).windows(LOOKBACK, HORIZON)
 
     assert measure_memory(network, windows.gather(windows.spread(40))).effective == needed
@@ -291,7 +290,7 @@ def test_time_constants_are_those_of_the_gates_bias_where_nothing_else_moves_the
     cell: str,
 ) -> None:
     network, batch = lively(cell, layers=2), gathered()
-    (member,) = network.members
+    member = make_member(network, 0)
     gate = CELLS[cell].retention_gate
     if gate is None:
         assert time_constants(network, member, batch) is None

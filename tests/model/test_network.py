@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
-from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
@@ -20,6 +18,7 @@ from tests.model.networks import (
     DAY,
     HORIZON,
     LOOKBACK,
+    draw_network,
     forecast_by,
     make_history,
     make_network,
@@ -38,15 +37,8 @@ def forecast(network: Network, readings: np.ndarray = READINGS, **options: objec
 def alone(network: Network, index: int) -> Network:
     """Make a network of one of the members."""
     spec = replace(network.spec, members=network.spec.members[index : index + 1])
-    single = Network(replace(spec, weights=()), network.config).eval()
-    single.load_state_dict(
-        {
-            name.replace(f"members.{index}.", "members.0."): value
-            for name, value in network.state_dict().items()
-            if not name.startswith("members.") or name.startswith(f"members.{index}.")
-        }
-    )
-    return single
+    members = network.members[index : index + 1]
+    return replace(network, spec=replace(spec, weights=()), members=members)
 
 
 # Members
@@ -57,7 +49,7 @@ def test_a_quantile_is_the_weighted_mean_of_those_that_members_have_alone(
     weights: tuple[float, ...],
 ) -> None:
     network = make_network(*ENSEMBLE)
-    network.spec = replace(network.spec, weights=weights)
+    network = replace(network, spec=replace(network.spec, weights=weights))
     singles = [forecast(alone(network, index)) for index in range(3)]
     assert not np.allclose(singles[0], singles[1], atol=0.1)
     expected = np.average(singles, axis=0, weights=weights or None)
@@ -87,7 +79,9 @@ def test_the_members_with_a_weight_go_on_without_the_others(
     network = make_network(*ENSEMBLE)
     singles = [forecast(alone(network, i)) for i in chosen]
 
-    assert network.weigh_members(weights) == chosen
+    network, numbers = network.weigh_members(weights)
+
+    assert numbers == chosen
 
     assert network.spec.members == tuple(ENSEMBLE[i] for i in chosen)
     assert network.spec.shares == pytest.approx(shares)
@@ -97,7 +91,7 @@ def test_the_members_with_a_weight_go_on_without_the_others(
 
 
 def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    return {name: value.shape for name, value in network.tensors().items()}
 
 
 def test_covariates_that_no_member_sees_are_forgotten() -> None:
@@ -108,7 +102,7 @@ def test_covariates_that_no_member_sees_are_forgotten() -> None:
     )
     blind = forecast(alone(network, 0), readings)
 
-    network.weigh_members([1.0, 0.0])
+    network, _ = network.weigh_members([1.0, 0.0])
 
     assert (network.spec.n_known, network.spec.n_past, network.spec.n_static) == (0, 0, 0)
     assert expected_shapes(network.spec) == shapes_of(network)
@@ -126,14 +120,14 @@ def test_an_artifact_expects_the_tensors_that_the_network_has(
     members = MemberSpec(cell, 3, 2, segment), MemberSpec(cell, 4, 1, segment, covariates=True)
     network = make_network(*members, lookback=lookback, horizon=horizon, n_features=(2, 1, 3))
     assert expected_shapes(network.spec) == shapes_of(network)
-    network.weigh_members([1.0, 0.0])
+    network, _ = network.weigh_members([1.0, 0.0])
     values = forecast(network, sensor_windows(lookback=lookback))
     assert values.shape == (3, horizon, len(QUANTILES))
     assert np.isfinite(values).all()
 
 
 def test_the_built_in_member_has_the_tensors_that_are_expected() -> None:
-    network = Network(make_spec(members=(BUILTIN,)), NetworkConfig())
+    network = draw_network(make_spec(members=(BUILTIN,)))
     assert expected_shapes(network.spec) == shapes_of(network)
 
 
@@ -253,10 +247,10 @@ def test_rows_before_the_first_reading_do_not_count() -> None:
 def test_unknown_series_have_the_seasons_that_were_told_if_any() -> None:
     network = make_network()
     assert network.common_seasons is None
-    network.seasons[:] = torch.tensor([[0.0, 0.0], [8.0, 1.0], [24.0, 168.0]])
+    network.seasons[:] = [[0, 0], [8, 1], [24, 168]]
     assert network.common_seasons is None
     assert network.seasons_of(np.array([2, 1])) == (Seasons(24, 168), Seasons(8, 1))
-    network.seasons[0] = torch.tensor([8.0, 16.0])
+    network.seasons[0] = 8, 16
     assert network.common_seasons == Seasons(8, 16)
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
-import torch
 
-from rnnforecast.config.training import NetworkConfig, TrainConfig
+from rnnforecast.config.training import TrainConfig
 from rnnforecast.model import training
 from rnnforecast.model.loss import quantile_losses
-from rnnforecast.model.member import Member
+from rnnforecast.model.member import Member, make_member
 from rnnforecast.model.network import Network
 from rnnforecast.spec import QUANTILES, MemberSpec
 from tests.builders import make_spec, wave
@@ -28,7 +27,7 @@ from tests.model.fitting import (
     train,
     windows_to_train,
 )
-from tests.model.networks import forecast_by, make_history
+from tests.model.networks import draw_network, forecast_by, make_history, with_weights
 
 NOISY = wave(320, season=8, noise=2.0)
 STILL = TrainConfig(epochs=1, batch_size=4, threads=1, learning_rate=1e-6)
@@ -63,12 +62,13 @@ def weigh(
 ) -> Weights:
     """Weigh members where these weights have the least loss."""
     spec = dataclasses.replace(make_spec(members=members), n_past=1)
-    network = Network(spec, NetworkConfig())
 
     def loss(weights: Weights) -> float:
         return 1 + sum((w - b) ** 2 for w, b in zip(weights, best, strict=True))
 
-    return training._weigh_members(network, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
+    network = draw_network(spec)
+    modules = [make_member(network, i) for i in range(len(members))]
+    return training._weigh_members(modules, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_disjoint", [1, 10, 11, 90, 10_000])
@@ -123,18 +123,19 @@ def test_one_member_has_all_the_weight() -> None:
 def test_without_validation_weights_are_usual_or_of_those_that_see_covariates(
     members: tuple[MemberSpec, ...], weights: Weights
 ) -> None:
-    network = Network(dataclasses.replace(make_spec(members=members), n_past=1), NetworkConfig())
-    assert training._weigh_members(network, None) == pytest.approx(weights)
+    network = draw_network(dataclasses.replace(make_spec(members=members), n_past=1))
+    modules = [make_member(network, i) for i in range(len(members))]
+    assert training._weigh_members(modules, None) == pytest.approx(weights)
 
 
-def best_weights(network: Network, members: list[Member]) -> Weights:
+def best_weights(network: Network) -> Weights:
     """Return the weights with the least loss, by a loop over weights and windows."""
     _, windows = windows_to_train(NOISY, network.spec)
     batch = windows.gather(np.arange(len(windows)))
     history = make_history(batch.history)
-    forecasts = [forecast_by(network, member, history) for member in members]
+    forecasts = [forecast_by(network, member, history) for member in network.members]
     losses = {}
-    for parts in itertools.product(range(11), repeat=len(members)):
+    for parts in itertools.product(range(11), repeat=len(forecasts)):
         if sum(parts) != 10:
             continue
         mean = sum(part / 10 * f for part, f in zip(parts, forecasts, strict=True))
@@ -142,72 +143,83 @@ def best_weights(network: Network, members: list[Member]) -> Weights:
     return tuple(part / 10 for part in min(losses, key=losses.__getitem__))
 
 
-def expected_shares(network: Network, members: list[Member]) -> tuple[float, ...]:
-    n = len(members)
-    best = best_weights(network, members)
+def expected_shares(network: Network) -> tuple[float, ...]:
+    n = len(network.members)
+    best = best_weights(network)
     weights = [SHARE * weight + (1 - SHARE) / n for weight in best if weight]
     return tuple(weight / sum(weights) for weight in weights)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_members_that_were_trained_have_the_weights_that_their_losses_give(seed: int) -> None:
-    network = started(NOISY, make_spec(members=THREE), seed=seed)
-    members = list(network.members)
+def test_members_that_were_trained_have_the_weights_that_their_losses_give(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    networks, weigh_members = [], Network.weigh_members
 
-    log = train(network, NOISY, dataclasses.replace(STILL, epochs=2, learning_rate=0.5))
+    def recorded(self: Network, weights: Weights) -> tuple[Network, tuple[int, ...]]:
+        networks.append(self)
+        return weigh_members(self, weights)
 
-    shares = expected_shares(network, members)
-    best = best_weights(network, members)
+    monkeypatch.setattr(Network, "weigh_members", recorded)
+    begun = started(NOISY, make_spec(members=THREE), seed=seed)
+
+    network, log = train(begun, NOISY, dataclasses.replace(STILL, epochs=2, learning_rate=0.5))
+
+    (trained,) = networks
+    best = best_weights(trained)
     assert log.selected == tuple(i for i, weight in enumerate(best) if weight)
-    assert list(network.members) == [members[i] for i in log.selected]
+    assert list(network.members) == [trained.members[i] for i in log.selected]
     assert network.spec.members == tuple(THREE[i] for i in log.selected)
-    assert network.spec.shares == pytest.approx(shares)
+    assert network.spec.shares == pytest.approx(expected_shares(trained))
 
 
-def err(network: Network, *errors: float) -> list[Member]:
-    """Let the members forecast the same, but for an error in units of the gain; return them."""
-    with torch.no_grad():
-        for member, error in zip(network.members, errors, strict=True):
-            member.head.weight.zero_()
-            member.head.bias.view(-1, member.spec.segment)[0] += error
-    return list(network.members)
+def erring(network: Network, *errors: float) -> Network:
+    """Let the members forecast the same, but for an error in units of the gain."""
+    for number, error in enumerate(errors):
+        tensors, segment = network.members[number].tensors, network.spec.members[number].segment
+        bias = tensors["head.bias"].copy()
+        bias[:segment] += error
+        changed = {"head.weight": np.zeros_like(tensors["head.weight"]), "head.bias": bias}
+        network = with_weights(network, number, changed)
+    return network
 
 
 @pytest.mark.parametrize("bad", [0, 1])
 @pytest.mark.parametrize("error", [9.0, 50.0])
 def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> None:
     network = started(NOISY, make_spec(members=PAIR))
-    members = err(network, *(error * (i == bad) for i in range(2)))
+    network = erring(network, *(error * (i == bad) for i in range(2)))
 
-    log = train(network, NOISY, STILL)
+    network, log = train(network, NOISY, STILL)
 
     assert log.selected == (1 - bad,)
-    assert list(network.members) == [members[1 - bad]]
+    assert [member.spec for member in network.members] == [PAIR[1 - bad]]
     assert network.spec.shares == (1.0,)
     assert len(log.members) == 2, "a bad one trains to the end, too"
 
 
 def test_members_that_err_in_opposite_ways_share_the_forecast() -> None:
-    network = started(NOISY, make_spec(members=PAIR))
-    members = err(network, 3.0, -1.5)
-    best = best_weights(network, members)
+    network = erring(started(NOISY, make_spec(members=PAIR)), 3.0, -1.5)
+    best = best_weights(network)
     assert 0.1 < best[0] < best[1]
 
-    log = train(network, NOISY, STILL)
+    network, log = train(network, NOISY, STILL)
 
     assert log.selected == (0, 1)
-    assert network.spec.shares == pytest.approx(expected_shares(network, members))
+    assert network.spec.shares == pytest.approx(expected_shares(network))
 
 
 def test_where_training_only_harms_the_members_forecast_as_they_began() -> None:
     """So the built-in member is the floor: a trained one begins as it, and cannot get worse."""
     network = started(NOISY, make_spec(members=(PLAIN, UNTRAINED)))
-    network.members[1].load_state_dict(network.members[0].state_dict())
+    first, second = network.members
+    second = dataclasses.replace(second, tensors=first.tensors)
+    network = dataclasses.replace(network, members=(first, second))
     history = make_history(NOISY[None, :32])
     before = forecast_by(network, network.members[0], history)
 
     config = dataclasses.replace(STILL, epochs=10, learning_rate=HARMFUL_RATE)
-    log = train(network, NOISY, config)
+    network, log = train(network, NOISY, config)
 
     assert log.selected == (0, 1)
     assert [each.kept_steps for each in log.of_selected] == [0, 0]

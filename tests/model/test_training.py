@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
 from rnnforecast.model.loss import N_ORIGINS, ValidationWindows
-from rnnforecast.model.member import Member
+from rnnforecast.model.member import Member, make_member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
     MemberTraining,
@@ -56,20 +57,20 @@ def epochs_are_short() -> Iterator[None]:
 
 
 def make_training(
-    config: TrainConfig, *, is_validated: bool = False
-) -> tuple[Network, MemberTraining]:
+    config: TrainConfig, *, is_validated: bool = False, dropout: float = 0.0
+) -> MemberTraining:
     """Start the training of one member."""
-    network = started(NOISY, make_spec(members=(PLAIN,)))
+    network = started(NOISY, make_spec(members=(PLAIN,)), dropout=dropout)
     windows, validation = windows_to_train(NOISY, network.spec)
     scales = scales_of(NOISY)
     held_out = ValidationWindows(network, validation, scales) if is_validated else None
-    return network, MemberTraining(network, 0, windows, held_out, config, scales)
+    return MemberTraining(network, 0, windows, held_out, config, scales)
 
 
 def validation_loss(network: Network) -> float:
     _, validation = windows_to_train(NOISY, network.spec)
     held_out = ValidationWindows(network, validation, scales_of(NOISY))
-    return held_out.loss(network.members[0])
+    return held_out.loss(make_member(network, 0))
 
 
 def epochs_in(events: list[Event]) -> list[EpochEnded]:
@@ -84,10 +85,11 @@ def test_an_epoch_without_a_better_loss_than_all_before_is_not_the_best(
 ) -> None:
     """The loss is the distance to the weights of two epochs."""
     shorter = started(NOISY, make_spec(members=(PLAIN,)))
-    train(shorter, NOISY, QUICK, validates=False)
+    begun = make_member(shorter, 0)
     distances = Distances()
-    distances.of(begun := started(NOISY, make_spec(members=(PLAIN,))).members[0])
-    begun.load_state_dict(shorter.members[0].state_dict())
+    distances.of(begun)
+    trained, _ = train(shorter, NOISY, QUICK, validates=False)
+    begun.load_state_dict(make_member(trained, 0).state_dict())
     best_distance, distances = distances.of(begun), Distances()
 
     def loss(_: ValidationWindows, member: Member) -> float:
@@ -113,8 +115,8 @@ def test_the_last_weights_are_kept_unless_they_are_far_worse_than_the_first(
 ) -> None:
     losses = iter([1.0, 0.5, loss, loss])
     monkeypatch.setattr(ValidationWindows, "loss", lambda *_: next(losses))
-    network, run = make_training(QUICK, is_validated=True)
-    before = weights_of(network)
+    run = make_training(QUICK, is_validated=True)
+    before = weights_of(run.member)
     for _ in range(2 * EPOCH):
         run.step()
     averaged = [x.clone() for x in run._averaged]
@@ -123,11 +125,11 @@ def test_the_last_weights_are_kept_unless_they_are_far_worse_than_the_first(
 
     assert log.steps == 2 * EPOCH
     if kept == "last":
-        weights = list(network.members[0].parameters())
+        weights = list(run.member.parameters())
         assert all(torch.equal(a, b) for a, b in zip(weights, averaged, strict=True))
         assert log.kept_steps == 2 * EPOCH
     else:
-        assert weights_of(network) == before
+        assert weights_of(run.member) == before
         assert log.kept_steps == 0
 
 
@@ -171,7 +173,7 @@ def test_some_epochs_without_a_better_one_end_the_training() -> None:
 
 
 def test_without_validation_training_never_stops_early() -> None:
-    _, run = make_training(dataclasses.replace(QUICK, learning_rate=HARMFUL_RATE))
+    run = make_training(dataclasses.replace(QUICK, learning_rate=HARMFUL_RATE))
     for _ in range(5 * EPOCH):
         run.step()
     assert not run.has_stopped
@@ -180,8 +182,8 @@ def test_without_validation_training_never_stops_early() -> None:
 
 def test_what_is_kept_is_a_running_mean_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_AVERAGED_STEPS", 3)
-    network, run = make_training(QUICK)
-    head = network.members[0].head.weight
+    run = make_training(QUICK)
+    head = run.member.head.weight
     mean = head.detach().double().clone()
     for step in range(1, 21):
         run.step()
@@ -203,7 +205,7 @@ def test_the_rate_is_constant_after_the_warm_up_however_long_the_training_is(
 ) -> None:
     monkeypatch.setattr(training, "_WARM_UP_STEPS", 5)
     for epochs in (1, 100):
-        _, run = make_training(dataclasses.replace(QUICK, epochs=epochs, learning_rate=0.01))
+        run = make_training(dataclasses.replace(QUICK, epochs=epochs, learning_rate=0.01))
         rates = []
         for _ in range(8):
             rates.append({group["lr"] for group in run._optimizer.param_groups})
@@ -229,8 +231,8 @@ def test_a_run_stopped_after_n_steps_is_the_beginning_of_the_whole_run() -> None
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    network, run = make_training(QUICK)
-    torch.nn.init.constant_(network.members[0].head.bias, float("nan"))
+    run = make_training(QUICK)
+    torch.nn.init.constant_(run.member.head.bias, float("nan"))
     with pytest.raises(DivergedError) as caught:
         for _ in range(EPOCH):
             run.step()
@@ -239,7 +241,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
 
 
 def test_matrices_decay_and_biases_and_norms_do_not() -> None:
-    member = started(NOISY, make_spec(members=(PLAIN,))).members[0]
+    member = make_member(started(NOISY, make_spec(members=(PLAIN,))), 0)
     before = {name: p.detach().clone() for name, p in member.named_parameters()}
     optimizer = make_optimizer(member, 0.5)
     for parameter in member.parameters():
@@ -257,11 +259,14 @@ def test_windows_of_a_step_are_a_multiple_of_the_stretches_that_they_end_in() ->
 
 def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
     network = started(NOISY, make_spec(members=(PLAIN, PLAIN)), dropout=0.3)
-    network.members[1].load_state_dict(network.members[0].state_dict())
+    network = replace(network, members=network.members[:1] * 2)
     windows, _ = windows_to_train(NOISY, network.spec)
-    for index in range(2):
-        MemberTraining(network, index, windows, None, QUICK, scales_of(NOISY)).step()
-    first, second = (m.head.weight for m in network.members)
+    runs = [
+        MemberTraining(network, index, windows, None, QUICK, scales_of(NOISY)) for index in range(2)
+    ]
+    for run in runs:
+        run.step()
+    first, second = (run.member.head.weight for run in runs)
     assert not torch.equal(first, second)
 
 
@@ -272,11 +277,10 @@ def test_a_series_shorter_than_the_look_back_teaches() -> None:
     windows = windows_of(past, spec)
     assert len(windows) == 44 - 32 - 6 + 1
     network = started(NOISY, spec)
-    before = weights_of(network)
     run = MemberTraining(network, 0, windows, None, QUICK, np.ones(1))
     run.step()
     assert torch.isfinite(run._losses[0]) and run._losses[0] > 0
-    assert weights_of(network) != before
+    assert weights_of(run.member) != weights_of(network.members[0])
 
 
 # Options
@@ -326,7 +330,7 @@ def test_seed_and_dropout_decide_the_weights_and_threads_do_not() -> None:
 
 
 def test_a_dropout_mask_keeps_whole_units_and_their_mean() -> None:
-    member: Member = started(NOISY, make_spec(members=(PLAIN,))).members[0]
+    member = make_member(started(NOISY, make_spec(members=(PLAIN,))), 0)
 
     def draw(seed: int) -> torch.Tensor:
         return dropout_mask(member, 5000, 0.2, make_generator(seed, device=CPU))
@@ -354,16 +358,16 @@ def test_generators_depend_on_every_number_of_their_key() -> None:
 
 def test_fine_tuning_takes_the_steps_it_was_given_and_changes_one_member() -> None:
     network = started(NOISY, make_spec(members=FOUR))
-    before = weights_of(network)
+    member, before = make_member(network, 2), weights_of(network)
     windows, _ = windows_to_train(NOISY, network.spec)
-    scales = scales_of(NOISY)
-    steps = fine_tune(network, 2, windows, scales=scales, n_steps=5, config=QUICK)
+    options = {"scales": scales_of(NOISY), "config": QUICK}
+    steps = fine_tune(network, member, 2, windows, n_steps=5, **options)
     assert list(steps) == [1, 2, 3, 4, 5]
-    after = weights_of(network)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed and all(name.startswith("members.2.") for name in changed)
-    assert not list(fine_tune(network, 2, windows, scales=scales, n_steps=0, config=QUICK))
-    assert weights_of(network) == after
+    after = weights_of(member)
+    assert after != weights_of(network.members[2])
+    assert weights_of(network) == before
+    assert not list(fine_tune(network, member, 2, windows, n_steps=0, **options))
+    assert weights_of(member) == after
 
 
 def test_the_rate_of_fine_tuning_falls_from_a_quarter_of_the_peak_to_nothing(
@@ -379,7 +383,8 @@ def test_the_rate_of_fine_tuning_falls_from_a_quarter_of_the_peak_to_nothing(
     network = started(NOISY, make_spec(members=(PLAIN,)))
     windows, _ = windows_to_train(NOISY, network.spec)
     config = dataclasses.replace(QUICK, learning_rate=0.04)
-    list(fine_tune(network, 0, windows, scales=scales_of(NOISY), n_steps=5, config=config))
+    member = make_member(network, 0)
+    list(fine_tune(network, member, 0, windows, scales=scales_of(NOISY), n_steps=5, config=config))
     assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002])
 
 
@@ -397,8 +402,7 @@ def test_other_values_are_active_only_for_a_while() -> None:
 @pytest.mark.parametrize("n_steps", [0, 1, EPOCH, EPOCH + 3])
 def test_a_training_that_is_restored_goes_on_in_the_same_bits(n_steps: int) -> None:
     config = dataclasses.replace(QUICK, seed=3)
-    network, run = make_training(config, is_validated=True)
-    network.config = dataclasses.replace(network.config, dropout=0.2)
+    run = make_training(config, is_validated=True, dropout=0.2)
     for _ in range(n_steps):
         run.step()
     state = run.state()
@@ -411,17 +415,16 @@ def test_a_training_that_is_restored_goes_on_in_the_same_bits(n_steps: int) -> N
         copies[kind] = {name: value.copy() for name, value in copies[kind].items()}
     state = dataclasses.replace(state, **copies)
 
-    other, resumed = make_training(config, is_validated=True)
-    other.config = network.config
+    resumed = make_training(config, is_validated=True, dropout=0.2)
     resumed.restore(state)
     for _ in range(EPOCH + 1):
         run.step()
         resumed.step()
 
-    assert weights_of(other) == weights_of(network)
+    assert weights_of(resumed.member) == weights_of(run.member)
     assert resumed.epochs == run.epochs
     assert resumed.finish() == run.finish()
-    assert weights_of(other) == weights_of(network)
+    assert weights_of(resumed.member) == weights_of(run.member)
 
 
 def test_scales_are_those_of_the_training_readings() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.windows import make_past
 from rnnforecast.model import loss
 from rnnforecast.model.loss import ValidationWindows, quantile_losses
-from rnnforecast.model.network import Network
+from rnnforecast.model.member import make_member
 from tests.builders import make_panel, make_spec, wave
 from tests.model.fitting import FOUR, scales_of, started, windows_to_train
-from tests.model.networks import DAY, forecast_by, make_history
+from tests.model.networks import DAY, draw_network, forecast_by, make_history
 
 
 @pytest.mark.parametrize(("most", "part_rows"), [(16, 1 << 16), (16, 3 * 32), (7, 1)])
@@ -26,7 +25,7 @@ def test_the_loss_of_weighted_members_is_that_of_the_mean_of_their_forecasts(
     readings[160:170] = np.nan
     network = started(readings, make_spec(members=FOUR))
     _, windows = windows_to_train(readings, network.spec)
-    members = list(network.members)
+    members = [make_member(network, i) for i in range(4)]
     weightings = [(1, 0, 0, 0), (0, 0, 1, 0), (0.4, 0.6, 0, 0), (0, 0.2, 0.5, 0.3), (0.25,) * 4]
 
     held_out = ValidationWindows(network, windows, scales_of(readings))
@@ -38,7 +37,7 @@ def test_the_loss_of_weighted_members_is_that_of_the_mean_of_their_forecasts(
     assert np.isnan(batch.future).any()
     forecasts = [
         [forecast_by(network, m, make_history(x[None], seasons=DAY)) for x in batch.history]
-        for m in members
+        for m in network.members
     ]
     for weights, value in zip(weightings, losses, strict=True):
         total = 0.0
@@ -61,7 +60,7 @@ def test_spikes_are_no_truth_to_validate_on() -> None:
         network = started(readings, make_spec())
         _, windows = windows_to_train(each, network.spec)
         held_out = ValidationWindows(network, windows, scales_of(readings))
-        losses.append(held_out.loss(network.members[0]))
+        losses.append(held_out.loss(make_member(network, 0)))
     assert losses[0] == pytest.approx(losses[1])
 
 
@@ -81,7 +80,7 @@ def test_of_large_windows_fewer_are_validated(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_windows_apart_are_counted_series_by_series(rows: list[int], n_disjoint: int) -> None:
     windows = make_past(make_panel(*(wave(n) for n in rows))).windows(30, 6)
-    network = Network(make_spec(30, 6, n_series=len(rows)), NetworkConfig())
+    network = draw_network(make_spec(30, 6, n_series=len(rows)))
 
     held_out = ValidationWindows(network, windows, np.ones(len(rows)))
 

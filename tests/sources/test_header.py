@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import gzip
+from contextlib import suppress
+from dataclasses import fields
 
 import pytest
 
-from rnnforecast.sources.sniff import infer_preamble
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.errors import DataError
+from rnnforecast.events import Notice, WarningEvent
+from rnnforecast.sources.csv import open_csv_file
+from rnnforecast.sources.inputs import InputFile
+from rnnforecast.sources.sniff import NOT_SNIFFED, _sniff, infer_preamble
 from tests.data.tables import failure, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"
@@ -89,3 +96,58 @@ def test_a_line_without_end_is_refused_without_being_held(tmp_path, n_rows):
     error = failure(path)
     assert (error.code, error.exit_code) == ("long-line", 4)
     assert error.location.line in (1, n_rows + 2)
+
+
+# Opened again
+
+
+TEXTS = (
+    [HEADER, *hourly(1, 2, 3)],
+    [
+        "Datum;Wert;Ort",
+        *[f"{day:02d}.01.2024;1.234,{day};Werk" for day in range(1, 29)],
+        "Summe;9;",
+    ],
+    ["# Logger", "date time temp", *[f"2024-01-01 {hour:02d}:00 {hour}.5" for hour in range(24)]],
+    ["time,flow,unit", "-,m3/h,-", *[f"{20240101 + day},{day},x" for day in range(28)]],
+)
+
+
+@pytest.mark.parametrize("lines", TEXTS)
+@pytest.mark.parametrize("options", [{}, {"sep": ";"}, {"target": ("temp",), "time": "time"}])
+def test_a_file_is_inferred_without_the_options_that_say_what_is_made_of_readings(lines, options):
+    """So what is inferred with one of them holds with another, too."""
+    looked_at = set()
+
+    class Recorded(DataConfig):
+        def __getattribute__(self, name):
+            looked_at.add(name)
+            return super().__getattribute__(name)
+
+    config = Recorded(**options)
+    looked_at.clear()
+    content = "\n".join(lines).encode()
+    for tail in (None, b"" if len(content) < 100 else content[-100:]):
+        with suppress(DataError):  # what it refuses, it has looked at
+            _sniff.__wrapped__(content, tail, config, "x.csv")
+
+    assert looked_at & {field.name for field in fields(DataConfig)}
+    assert not looked_at & set(NOT_SNIFFED)
+
+
+def test_a_file_that_is_opened_again_says_the_same_and_a_changed_one_is_looked_at(tmp_path):
+    path = write(tmp_path / "sums.csv", HEADER, *hourly(*range(30)), "Total,435")
+
+    def opened(**options):
+        events = []
+        file = open_csv_file(
+            InputFile.of(path), DataConfig(**options), events.append, name=str(path)
+        )
+        assert all(isinstance(event, Notice | WarningEvent) for event in events)
+        return file.dialect, [str(event) for event in events]
+
+    first = opened()
+    assert first[0].totals and first[1]
+    assert opened(valid_range=("temp=0:9",), max_gap="3") == first
+    write(path, HEADER, *hourly(*range(30)), "Total,436", "Total,9")
+    assert opened() != first
