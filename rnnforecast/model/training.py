@@ -561,7 +561,8 @@ def train_members(
         for i in range(len(network.members))
     ]
     network = replace(network, members=tuple(weights_of(module) for module in modules))
-    network, selected = network.weigh_members(_weigh_members(modules, windows, held_out))
+    n_windows = windows.n_disjoint / len(windows.series)
+    network, selected = network.weigh_members(_weigh_members(modules, n_windows, held_out))
     summary = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
     listener(Notice(f"{summary}; {describe_shares(network.spec)}"))
     return network, EnsembleLog(logs, selected)
@@ -608,15 +609,16 @@ def _warn_of_gradients(
 
 
 def _weigh_members(
-    members: Sequence[Member], windows: TrainingWindows, validation: ValidationWindows | None
+    members: Sequence[Member], n_windows: float, validation: ValidationWindows | None
 ) -> tuple[float, ...]:
     """Return the weight of each member in the forecast.
 
     They are those with the least loss on validation windows, shrunk towards default ones where
-    these are few; the default weight of what was trained grows with the training windows. With
-    enough of them a member that sees covariates goes where its weight is none, and one that does
-    not where they are all that helps. Without validation weights are the default ones, or those
-    members count that see covariates, if any: the user asked for them.
+    these are few; the default weight of what was trained grows with `n_windows`, the disjoint
+    training windows of a series. With enough validation windows a member that sees covariates goes
+    where its weight is none, and one that does not where they are all that helps. Without
+    validation weights are the default ones, or those members count that see covariates, if any:
+    the user asked for them.
     """
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
@@ -624,7 +626,6 @@ def _weigh_members(
         return (1.0,) * n
     default = [1 / n] * n
     if len(trained) < n:
-        n_windows = windows.n_disjoint / max(len(windows.series), 1)
         of_trained = _TRAINED_SHARE * n_windows / (n_windows + _FEW_WINDOWS)
         shares = of_trained / len(trained), (1 - of_trained) / (n - len(trained))
         default = [shares[0] if i in trained else shares[1] for i in range(n)]

@@ -58,7 +58,11 @@ class Scripted:
 
 
 def weigh(
-    best: Weights, *, n_disjoint: int, members: tuple[MemberSpec, ...] = (PLAIN, SEES, UNTRAINED)
+    best: Weights,
+    *,
+    n_disjoint: int,
+    n_windows: float = 1e9,
+    members: tuple[MemberSpec, ...] = (PLAIN, SEES, UNTRAINED),
 ) -> Weights:
     """Weigh members where these weights have the least loss."""
     spec = dataclasses.replace(make_spec(members=members), n_past=1)
@@ -68,7 +72,7 @@ def weigh(
 
     network = draw_network(spec)
     modules = [make_member(network, i) for i in range(len(members))]
-    return training._weigh_members(modules, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
+    return training._weigh_members(modules, n_windows, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_disjoint", [1, 10, 11, 90, 10_000])
@@ -81,6 +85,12 @@ def test_weights_lie_between_usual_and_best_ones_and_nearer_the_more_windows_the
     expected = [share * b + (1 - share) * u for b, u in zip(best, usual, strict=True)]
     assert weights == pytest.approx(expected)
     assert sum(weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("n_windows", "usual"), [(0.0, 0.0), (7.0, 0.35), (63.0, 0.63)])
+def test_what_was_trained_on_few_windows_counts_little(n_windows: float, usual: float) -> None:
+    weights = weigh((0.5, 0.5), n_disjoint=0, n_windows=n_windows, members=(PLAIN, UNTRAINED))
+    assert weights == pytest.approx((usual, 1 - usual))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +135,7 @@ def test_without_validation_weights_are_usual_or_of_those_that_see_covariates(
 ) -> None:
     network = draw_network(dataclasses.replace(make_spec(members=members), n_past=1))
     modules = [make_member(network, i) for i in range(len(members))]
-    assert training._weigh_members(modules, None) == pytest.approx(weights)
+    assert training._weigh_members(modules, 1e9, None) == pytest.approx(weights)
 
 
 def best_weights(network: Network) -> Weights:
