@@ -3,6 +3,8 @@
 # make slow   the tests that take longer; CI runs both
 # make lowest   the lowest versions that pyproject.toml declares, and tests of what rests on them
 # make edge   an install without torch, and its tests
+# make docs   the documentation as a site in site/; fails where a link leads nowhere
+# make picture   the README's picture, drawn again
 # make thorough   the slow tests, with six times as many kills, signals and damaged files
 # make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
 # make pretrain   go on with the training of the built-in weights: MINUTES=600 THREADS=2
@@ -16,7 +18,9 @@ DEMO := demo
 MINUTES ?= 60
 THREADS ?= 2
 
-.PHONY: demo test slow lowest edge thorough soak pretrain lint clean
+PICTURE := docs/pictures/forecast.svg
+
+.PHONY: demo test slow lowest edge docs picture thorough soak pretrain lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -47,6 +51,17 @@ lowest: $(LOWEST)/installed
 edge: $(EDGE)/installed
 	$(EDGE)/bin/python -m pytest -m edge tests/test_edge.py
 
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The identifiers in the picture would differ each time without a fixed salt.
+picture: $(VENV)/installed
+	@mkdir -p $(DEMO)
+	$(BIN)/rnnforecast predict sample_data/pumping_station.csv --model builtin \
+		--as-of 2024-04-28T00:00 --output $(DEMO)/picture.csv --quiet
+	MATPLOTLIBRC=docs/pictures/matplotlibrc $(BIN)/rnnforecast plot --forecast $(DEMO)/picture.csv \
+		--data sample_data/pumping_station.csv --series flow_m3h --history 3d --output $(PICTURE)
+
 thorough: $(VENV)/installed
 	RNNFORECAST_THOROUGH=6 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 
@@ -66,6 +81,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[docs]"
 	@touch $@
 
 # What the lowest versions need themselves is pinned as everywhere, and so is torch: each of its
@@ -88,4 +108,4 @@ $(EDGE)/installed: pyproject.toml requirements-edge.txt constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(EDGE) $(DEMO) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(EDGE) $(DEMO) site build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -143,7 +143,7 @@ def table(results: Results) -> str:
 
 
 def draw(results: Results) -> None:
-    """Draw all pictures of docs/memory.md."""
+    """Draw all pictures of docs/concepts/memory.md."""
     PICTURES.mkdir(exist_ok=True)
     with drawing(Palette()):
         for name, make in (

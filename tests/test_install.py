@@ -15,7 +15,7 @@ from tests.test_edge import ABSENT
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCKERFILE = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
-RECIPES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LARGE = {"scikit-learn" if name == "sklearn" else name for name in ABSENT}
 
 

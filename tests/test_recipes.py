@@ -1,4 +1,8 @@
-"""The README's recipes for unattended runs do what they say, where the tool for it is there."""
+"""The recipes for unattended runs (cron, systemd, Kubernetes, Airflow) do what they say.
+
+They are in docs/how-to/: cron.md, kubernetes.md and airflow.md. A recipe whose tool is not on the
+machine is skipped.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,13 @@ import pytest
 from rnnforecast.config.job import read_job
 from tests.builders import SMALL_JOB
 from tests.conftest import Command
+from tests.docs.pages import blocks_of
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PLACE = "/srv/forecasts"
 
 
-def blocks(language: str) -> list[str]:
-    section = README.partition("## Left to cron")[2].partition("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+def blocks(language: str, page: str = "cron") -> list[str]:
+    return [block.text for block in blocks_of(f"docs/how-to/{page}.md", language)]
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def shell(line: str, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_job_file_of_the_readme_is_one(tmp_path: Path) -> None:
+def test_the_job_file_of_the_recipe_is_one(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(blocks("toml")[0])
     job = read_job(tmp_path / "job.toml")
     assert job.forecast.max_age == "3h"
@@ -69,7 +72,7 @@ def test_the_line_of_the_crontab_publishes_a_forecast(place: Path) -> None:
 
 @pytest.mark.slow
 def test_the_loop_over_days_does_each_of_them_once(place: Path) -> None:
-    (loop,) = (block for block in blocks("sh") if block.startswith("for day"))
+    (loop,) = blocks("sh", "airflow")
     loop = re.sub(r"in [0-9 -]+;", "in 2024-01-14 2024-01-15;", loop)
     for _ in range(2):
         done = shell(loop, place)
@@ -103,7 +106,7 @@ def test_the_units_command_publishes_a_forecast(command: Command, place: Path) -
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
 def test_the_cron_job_is_a_resource(tmp_path: Path) -> None:
-    (tmp_path / "job.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "job.yaml").write_text(blocks("yaml", "kubernetes")[0])
     (tmp_path / "kustomization.yaml").write_text("resources:\n- job.yaml\n")
     done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -111,8 +114,8 @@ def test_the_cron_job_is_a_resource(tmp_path: Path) -> None:
 
 
 def test_the_arguments_of_the_cron_job_publish_a_forecast(command: Command, place: Path) -> None:
-    listed = re.search(r"args: \[(.*)\]", blocks("yaml")[0])
+    listed = re.search(r"args: \[(.*)\]", blocks("yaml", "kubernetes")[0])
     assert listed is not None
-    words = [word.strip().strip('"') for word in listed[1].split(",")]
+    words = [word.strip().strip('"') for word in listed[1].split(",")]  # of the entry point
     outcome = command(*(word.replace("/data", str(place)) for word in words))
     assert (outcome.code, outcome.document["status"]) == (0, "published")

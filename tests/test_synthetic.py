@@ -29,7 +29,7 @@ from benchmarks.synthetic import (
 )
 from rnnforecast.data.season import Seasons
 
-CARD = Path(__file__).parents[1] / "docs" / "builtin.md"
+CARD = Path(__file__).parents[1] / "docs" / "concepts" / "builtin.md"
 SEGMENT = 16
 SIZE = Size(n_series=6, n_context=8, n_ahead=2)
 PINNED = (8.04036845, 0.98046875)

@@ -1,4 +1,4 @@
-"""The built-in network: its weights, which were trained on made-up series (docs/builtin.md)."""
+"""The built-in network: weights trained on made-up series (docs/concepts/builtin.md)."""
 
 from __future__ import annotations
 

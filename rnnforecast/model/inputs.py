@@ -26,7 +26,7 @@ from rnnforecast.model.experts import (
 )
 from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
 
-_SEASON, _WEIGHTED = NAMES.index("season"), NAMES.index("weighted")
+_SEASONS = [NAMES.index("season"), NAMES.index("weighted")]
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
 _IS_BLIND = 19
@@ -380,20 +380,20 @@ def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
 
 
 def _expected(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
-    """Return what experts had expected after boundaries, `(window, origin, expert, row)`.
+    """Return what both seasons had expected after boundaries, `(window, origin, season, row)`.
 
     Before the first reading they knew no level, and it is the one that the segment has ended at.
     """
     at = series[:, None], boundary
     next_level = experts.level[series[:, None], boundary + 1]
     level = np.where(experts.n_seen[at] > 0, experts.level[at], next_level)
-    return experts.next_segment[at] + level[..., None, None]
+    return experts.next_segment[:, :, _SEASONS][at] + level[..., None, None]
 
 
 def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles) -> Doubles:
     """Return what was read in a segment, `(window, origin, 4, row)`.
 
-    `actual` is `(window, origin, row)`, what experts had expected `(window, origin, expert, row)`.
+    `actual` is `(window, origin, row)`, what seasons had expected `(window, origin, season, row)`.
     """
     is_seen = np.isfinite(actual)
     scale = spread[..., None]
@@ -405,8 +405,8 @@ def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles)
         [
             scaled(actual - level[..., None]),
             is_seen.astype(np.float64),
-            scaled(actual - expected[:, :, _SEASON]),
-            scaled(actual - expected[:, :, _WEIGHTED]),
+            scaled(actual - expected[:, :, 0]),
+            scaled(actual - expected[:, :, 1]),
         ],
         axis=2,
     )

@@ -397,9 +397,8 @@ def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -
 
     Each series has one origin at most, of which it is told level, spread and `seasons`.
     """
-    network = RNNForecaster.untrained(
-        past, lookback=wanted_lookback(seasons), horizon=horizon, seasons=seasons
-    )
+    lookback = min(wanted_lookback(seasons), int(past.cutoff.max()))
+    network = RNNForecaster.untrained(past, lookback=lookback, horizon=horizon, seasons=seasons)
     return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
 
 

@@ -24,7 +24,7 @@ from tests.builders import wave
 from tests.conftest import SMALL, Command
 from tests.faults.warm import Warm
 
-SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "many-series.md"
 N_BUCKETS = 7
 N_SERIES = 9
 
@@ -236,7 +236,7 @@ def test_the_recipe_for_another_engine_gives_the_same_bytes(
     engine: str, plant: Path, serial: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip(engine, reason=f"{engine} is not installed")
-    dask, spark = re.findall(r"```python\n(.*?)```", SCALE, re.DOTALL)
+    dask, spark = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     if engine == "pyspark":
         begin = "from pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\n"
         _, _, commit = dask.partition('scheduler="processes")\n')

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast.cli.main import app
 from tests.builders import wave
 from tests.conftest import SMALL, Command
 
@@ -173,13 +172,6 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(trained: Path) -> None:
         ["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_every_command_is_documented() -> None:
-    text = (ROOT / "README.md").read_text()
-    names = [c.name or c.callback.__name__ for c in app.registered_commands]  # type: ignore[union-attr]
-    for name in names:
-        assert f"rnnforecast {name}" in text
 
 
 @pytest.mark.slow

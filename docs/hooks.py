@@ -1,0 +1,54 @@
+"""Build steps of the documentation: generated pages, pages from the repository, and links.
+
+Markdown in this repository links to files by their path, so that links also work where the
+repository is looked at. Here each is rewritten to the page that the file becomes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from posixpath import dirname, join, normpath, relpath
+from typing import TYPE_CHECKING, Any
+
+from generate import pages
+from mkdocs.structure.files import File, Files
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+REPOSITORY_PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "benchmarks/RESULTS.md": "results.md",
+    "sample_data/README.md": "sample-data.md",
+}
+"""Files outside of docs/ that are pages, too: path in the repository, path in the documentation."""
+_LINK = re.compile(r"\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages and those of the repository."""
+    texts = {name: (ROOT / path).read_text("utf-8") for path, name in REPOSITORY_PAGES.items()}
+    for name, text in {**pages(), **texts}.items():
+        files.append(File.generated(config, name, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Rewrite the links of a page to paths in the documentation."""
+    sources = {name: path for path, name in REPOSITORY_PAGES.items()}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+
+    def rewrite(link: re.Match[str]) -> str:
+        target = normpath(join(dirname(source), link["path"]))
+        name = REPOSITORY_PAGES.get(target, target.removeprefix("docs/"))
+        is_page = target in REPOSITORY_PAGES or target.startswith("docs/")
+        path = relpath(name, dirname(page.file.src_uri) or ".") if is_page else link["path"]
+        return f"]({path}{link['anchor'] or ''})"
+
+    return _LINK.sub(rewrite, markdown)
