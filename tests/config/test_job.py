@@ -83,6 +83,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     },
     "model": {"path": "models/a", "version": "20260101T000000Z-aaaaaa"},
     "forecast": {
+        "season": "1d",
         "horizon": "24",
         "quantiles": [0.1, 0.25, 0.5, 0.9],
         "fallback": ["seasonal-naive", "naive"],
@@ -505,6 +506,7 @@ def test_a_job_needs_a_source_and_an_output_that_are_files(
 ) -> None:
     """Standard input is nothing that an unattended run could read again."""
     tables = {"data": {**DATA}, "forecast": {**FORECAST}}
+        "season": "1d",
     del tables[table][key]
     text = "".join(
         f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in keys.items())
