@@ -506,7 +506,6 @@ def test_a_job_needs_a_source_and_an_output_that_are_files(
 ) -> None:
     """Standard input is nothing that an unattended run could read again."""
     tables = {"data": {**DATA}, "forecast": {**FORECAST}}
-        "season": "1d",
     del tables[table][key]
     text = "".join(
         f"[{name}]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in keys.items())
