@@ -13,7 +13,7 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.postprocess import (
     Fallback,
-    Prediction,
+    FallbackForecast,
     predict_with_fallback,
     warnings_of,
 )
@@ -51,7 +51,9 @@ def past() -> Past:
     )
 
 
-def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
+def predicted(
+    past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES
+) -> FallbackForecast:
     rule = Fallback(LOOKBACK, LEAST, SEASON, fallbacks)
     return predict_with_fallback(Constant(), past, HORIZON, quantiles, rule)
 
