@@ -295,8 +295,8 @@ def score_job(
 ) -> ScoreResult:
     """Score the ledger of a job on the readings of the job: `score --job`. Raises as `score` does.
 
-    >>> rf.score_job("job.toml", in_sample=True).until
-    '2024-02-09 23:00:00'
+    >>> [score.series for score in rf.score_job("job.toml", since="30d").scores]
+    ['flow']
     """
     check_option_names(score_job, options, ScoreConfig())
     config = set_options(config or ScoreConfig(), options)

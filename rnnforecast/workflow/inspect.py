@@ -255,7 +255,7 @@ def anomalies(
     reading that are set, or that `explicit` names, override the model's. Raises a
     `RnnForecastError`.
 
-    >>> search = rf.anomalies("readings.csv", model="builtin", at_least=6, target="flow")
+    >>> search = rf.anomalies("readings.csv", at_least=6)
     >>> len(search.episodes)
     0
     """

@@ -240,7 +240,7 @@ def predict(
     the model's. Raises a `RnnForecastError`; a series that cannot be forecast is left out and
     named.
 
-    >>> forecast = rf.predict("readings.csv", model="builtin", quantiles=[0.05, 0.95])
+    >>> forecast = rf.predict("readings.csv", quantiles=[0.05, 0.95], output="forecast.csv")
     >>> list(forecast.to_pandas())
     ['series', 'time', 'forecast', 'q5', 'q95']
     """

@@ -166,19 +166,6 @@ def test_rows_keep_their_order_and_cutoffs(past: Past) -> None:
     np.testing.assert_array_equal(found.forecast.cutoff_us, kept.cutoff_time)
 
 
-def test_a_prediction_is_partial_unless_the_network_forecast_every_series_in_full(
-    past: Past,
-) -> None:
-    def is_partial(series: int, *fallbacks: str) -> bool:
-        return predicted(past.subset(np.array([WHOLE, series])), *fallbacks).is_partial
-
-    assert not is_partial(HALF)
-    assert not is_partial(HALF, "naive")
-    assert is_partial(SHORT)
-    assert is_partial(SHORT, "naive")
-    assert is_partial(EMPTY)
-
-
 def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past: Past) -> None:
     without = warnings_of(predicted(past), least_history=LEAST)
     with_fallback = warnings_of(predicted(past, "naive"), least_history=LEAST)
