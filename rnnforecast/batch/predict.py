@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow.parquet as pa_parquet
 
@@ -14,7 +14,12 @@ from rnnforecast.batch import executors
 from rnnforecast.batch.bucket import BucketTask, import_worker_modules, predict_bucket
 from rnnforecast.batch.parts import COUNTS, DEGRADED, LOCK, Parts
 from rnnforecast.config import fields
-from rnnforecast.config.commands import BatchConfig
+from rnnforecast.config.commands import (
+    BatchConfig,
+    check_option_names,
+    names_of_options,
+    set_options,
+)
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import DataError, UsageError
@@ -44,6 +49,9 @@ from rnnforecast.tables.match import check_age
 from rnnforecast.workflow.model import Model, load, training_source
 from rnnforecast.workflow.saved import resolve_horizon, resolve_options
 
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import BatchOptions
+
 
 @dataclass(frozen=True)
 class BatchResult:
@@ -71,7 +79,7 @@ def predict_batch(
     data: str | Path | None = None,
     *,
     output: str | Path,
-    batch: BatchConfig,
+    batch: BatchConfig | None = None,
     model: str | Path = DEFAULT_MODEL,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
@@ -79,6 +87,7 @@ def predict_batch(
     version: str | None = None,
     trust_source: bool = False,
     listener: Listener = ignore,
+    **options: Unpack[BatchOptions],
 ) -> BatchResult:
     """Forecast buckets of a folder that `shard` has made, or commit what is forecast.
 
@@ -86,8 +95,14 @@ def predict_batch(
     `trust_source`; `output` is a folder. With
     `batch.shard` the buckets of that shard are forecast; with `batch.commit` all of them are
     checked and become the current forecast; with `batch.workers` both is done. Until then the
-    previous forecast stays current. Raises a `RnnForecastError`.
+    previous forecast stays current. Options are those of the command, and come before those of
+    `batch`, `config` and `reading`. Raises a `RnnForecastError`.
     """
+    check_option_names(predict_batch, options, BatchConfig(), PredictConfig(), DataConfig())
+    batch = set_options(batch or BatchConfig(), options)
+    config = set_options(config or PredictConfig(), options)
+    reading = set_options(reading or DataConfig(), options)
+    explicit = names_of_options(explicit, options)
     # An exception that a signal handler raises during an import may be lost, so signals wait.
     with defer_signals(lambda: None):
         if batch.uses_processes:
@@ -100,8 +115,8 @@ def predict_batch(
         loaded = load(model, version=version)
         if data is None:
             data = training_source(loaded, is_trusted=trust_source)
-        options = resolve_options(loaded.artifact, reading, explicit)
-        task = _resolve(data, as_path(output), loaded, config or PredictConfig(), options)
+        reading = resolve_options(loaded.artifact, reading, explicit)
+        task = _resolve(data, as_path(output), loaded, config, reading)
 
     if batch.shard is not None:
         index, n_shards = batch.shard_index

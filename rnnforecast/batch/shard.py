@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
+from rnnforecast.config.commands import check_option_names, set_options
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
@@ -33,7 +34,7 @@ from rnnforecast.events import (
 )
 from rnnforecast.sources.columns import cast_batch
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import check_new_directory
+from rnnforecast.sources.files import as_table, check_new_directory
 from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.parquet import COLUMNS_AT_ONCE, ParquetSource
 from rnnforecast.sources.shards import (
@@ -59,6 +60,9 @@ from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.rows import encode_names
 from rnnforecast.tables.schema import Schema, infer_schema
 from rnnforecast.units import check_range
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import ReadingOptions
 
 FAN_OUT = 200
 """Files that are open at once. More buckets than these are written by way of larger ranges."""
@@ -95,13 +99,19 @@ def shard(
     *,
     config: DataConfig | None = None,
     listener: Listener = ignore,
+    **options: Unpack[ReadingOptions],
 ) -> ShardResult:
     """Write a table as a Parquet folder with all rows of a series in one bucket.
+
+    `data` is a path or a table, as `train` takes them. Options are those of the command, and come
+    before those of `config`.
 
     `output` must not exist; the folder appears there complete or not at all. Memory is bounded
     whatever the size of the table. Raises a `RnnForecastError`.
     """
-    config, events = config or DataConfig(), Recorder(listener, [])
+    check_option_names(shard, options, DataConfig())
+    config = set_options(config or DataConfig(), options)
+    events, data = Recorder(listener, []), as_table(data)
     path = local_path(output, "an unfinished folder of buckets")
     check_range("buckets", buckets, 1, MAX_BUCKETS)
     check_new_directory(path, data, config)

@@ -36,9 +36,9 @@ from rnnforecast.units import format_number
 if TYPE_CHECKING:
     from rnnforecast.data.axis import TimeAxis
     from rnnforecast.evaluate.anomalies import Episode
-    from rnnforecast.evaluate.postprocess import Prediction
     from rnnforecast.report.plots import Fan
     from rnnforecast.workflow.inspect import Search
+    from rnnforecast.workflow.prediction import Prediction
 
 _MAX_EPISODES = 10
 _MAX_FANS = 3

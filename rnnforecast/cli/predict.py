@@ -37,7 +37,7 @@ from rnnforecast.urls import strip_query
 if TYPE_CHECKING:
     from rnnforecast.batch.predict import BatchResult
     from rnnforecast.batch.shard import ShardResult
-    from rnnforecast.evaluate.postprocess import Prediction
+    from rnnforecast.workflow.prediction import Prediction
 
 Output = Annotated[
     str,

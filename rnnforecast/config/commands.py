@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
+from typing import Any, TypeVar, get_type_hints
 
-from rnnforecast.config.fields import check_choices, option
+from rnnforecast.config.fields import check_choices, from_python, option, option_fields
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
@@ -22,6 +26,7 @@ PAGE_FORMATS = (".html", ".htm")
 MAX_DRAWN = 12
 """Series in a picture, unless `--series` names more."""
 DEFAULT_LEDGER = "ledger"
+_Config = TypeVar("_Config")
 _run = partial(option, group="Run")
 _catch_up = partial(option, group="Catch-up")
 _score = partial(option, group="Scoring")
@@ -201,6 +206,64 @@ class RanksConfig:
     def timeout_s(self) -> float:
         """Seconds that a rank waits for another."""
         return parse_duration_us(self.rank_timeout) / 1e6
+
+
+def check_option_names(
+    function: Callable[..., object], options: Mapping[str, object], *configs: object
+) -> None:
+    """Raise `UsageError` for a keyword argument of a function that is no option of `configs`.
+
+    They are dataclasses of options, or of such dataclasses.
+    """
+    items = [name for config in configs for name in _option_names(config)]
+    for name in options:
+        if name in items:
+            continue
+        known = [*items, *(p.name for p in signature(function).parameters.values())]
+        nearest = get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"{function.__name__}() got an unexpected keyword argument {name!r}",
+            code="unknown-option",
+            hint=f"the nearest known one is {nearest[0]!r}"
+            if nearest
+            else "they are the options of the command, with underscores for hyphens",
+        )
+
+
+def _option_names(config: Any) -> list[str]:
+    names = []
+    for item in option_fields(config):
+        value = getattr(config, item.name)
+        names += _option_names(value) if is_dataclass(value) else [item.name]
+    return names
+
+
+def set_options(config: _Config, options: Mapping[str, object]) -> _Config:
+    """Return a dataclass of options, or of such dataclasses, as keyword arguments set its fields.
+
+    None leaves an option as it is. Raises `UsageError` for a value of another type.
+    """
+    hints, values = get_type_hints(type(config)), {}
+    for item in option_fields(config):
+        part, value = getattr(config, item.name), options.get(item.name)
+        if is_dataclass(part):
+            values[item.name] = set_options(part, options)
+        if is_dataclass(part) or value is None:
+            continue
+        is_listed = item.metadata["listed"]
+        try:
+            values[item.name] = from_python(value, hints[item.name], is_listed=is_listed)
+        except TypeError as error:
+            raise UsageError(
+                f"{item.name} is {value!r}, of a type that it cannot have",
+                hint=f"{item.name}: {item.metadata['help']}",
+            ) from error
+    return replace(config, **values) if values else config  # type: ignore[type-var]
+
+
+def names_of_options(explicit: Collection[str], options: Mapping[str, object]) -> set[str]:
+    """Return the names of the options that a caller has set, even to their default."""
+    return {*explicit, *(name for name, value in options.items() if value is not None)}
 
 
 def check_format(path: str, *, allows_stream: bool = True) -> None:

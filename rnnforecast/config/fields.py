@@ -6,12 +6,23 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import os
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, replace
+from datetime import datetime, timedelta
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    SupportsFloat,
+    SupportsIndex,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from rnnforecast.errors import UsageError
 from rnnforecast.process import open_regular
@@ -253,6 +264,62 @@ def from_toml(value: Any, hint: Any) -> Any:
     elif expected is int and isinstance(value, int):
         return value
     raise TypeError(f"{value!r} is not {hint}")
+
+
+def from_python(value: Any, hint: Any, *, is_listed: bool = False) -> Any:
+    """Convert a keyword argument to a field of this type, as people write them in Python.
+
+    One item stands for several, a mapping for `name=value` or `name=low:high`, a list for a text
+    with commas where the field is one text, and a number, a path, a time or a duration for text.
+    Raises `TypeError` for a value of another type.
+    """
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if get_origin(hint) is tuple:
+        if isinstance(value, str) and is_listed:
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        elif isinstance(value, Mapping):
+            value = [f"{name}={_range_text(item)}" for name, item in value.items()]
+        elif isinstance(value, str) or not isinstance(value, Iterable):
+            value = [value]
+        return tuple(from_python(item, options[0]) for item in value)
+
+    expected = options[0] if options else hint
+    if isinstance(value, bool) or expected is bool:
+        if expected is bool and isinstance(value, bool):
+            return value
+    elif expected is int and isinstance(value, SupportsIndex):
+        return operator.index(value)
+    elif expected is float and isinstance(value, SupportsFloat) and not isinstance(value, str):
+        return float(value)
+    elif expected is str:
+        return _as_text(value)
+    raise TypeError(f"{value!r} is not {hint}")
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as the command line takes it. Raises `TypeError` for one that has no text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, PathLike):
+        return str(os.fspath(value))
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return f"{value // timedelta(microseconds=1)}us"
+    if isinstance(value, list | tuple):
+        return ",".join(map(_as_text, value))
+    if isinstance(value, SupportsIndex):
+        return str(operator.index(value))
+    if isinstance(value, float):
+        return str(value)
+    raise TypeError(f"{value!r} is no text")
+
+
+def _range_text(value: Any) -> str:
+    """Write what a mapping names: a value, or two limits of which either may be None."""
+    if not isinstance(value, list | tuple):
+        return _as_text(value)
+    return ":".join("" if limit is None else _as_text(limit) for limit in value)
 
 
 def decode(

@@ -85,6 +85,42 @@ def encode_table(table: pa.Table, path: str) -> bytes:
     return buffer.getvalue()
 
 
+def backtest_rows(method: str, forecast: Forecast, actual: Values) -> pa.Table:
+    """Return a row for each value of some windows of one method, and its actual.
+
+    `actual` is `(window, horizon)`; null where there is no reading.
+    """
+    values = forecast.to_arrow()
+    rows = forecast.stamp_rows[0]
+    window, lead = np.divmod(rows, forecast.horizon)
+    columns = {
+        "method": pa.repeat(method, len(values)),
+        "series": values["series"],
+        "cutoff": forecast.axis.stamps(forecast.cutoff_us[window]),
+        "timestamp": values["timestamp"],
+        "lead": pa.array((lead + 1).astype(np.int32)),
+        "actual": pa.array(actual.ravel()[rows], from_pandas=True),
+        **{name: values[name] for name in values.column_names[2:]},
+    }
+    return pa.table(columns)
+
+
+class BacktestTable:
+    """The forecasts of a backtest as a table in memory: a row for each value."""
+
+    def __init__(self) -> None:
+        self._parts: list[pa.Table] = []
+
+    def write(self, method: str, forecast: Forecast, actual: Values) -> None:
+        """Append windows of one method with their actuals, `(window, horizon)`."""
+        table = backtest_rows(method, forecast, actual)
+        self._parts.append(table.cast(floats_to_doubles(table.schema)))
+
+    def table(self) -> pa.Table:
+        """Return all rows."""
+        return pa.concat_tables(self._parts)
+
+
 @dataclass
 class BacktestFile:
     """A file to which the forecasts of a backtest are appended: a row for each value."""
@@ -101,20 +137,7 @@ class BacktestFile:
         if self._renamed:
             names = tuple(self._renamed.get(name, name) for name in forecast.names)
             forecast = replace(forecast, names=names)
-        values = forecast.to_arrow()
-        rows = forecast.stamp_rows[0]
-        window, lead = np.divmod(rows, forecast.horizon)
-        columns = {
-            "method": pa.repeat(method, len(values)),
-            "series": values["series"],
-            "cutoff": forecast.axis.stamps(forecast.cutoff_us[window]),
-            "timestamp": values["timestamp"],
-            "lead": pa.array((lead + 1).astype(np.int32)),
-            "actual": pa.array(actual.ravel()[rows], from_pandas=True),
-            **{name: values[name] for name in values.column_names[2:]},
-        }
-        table = pa.table(columns)
-
+        table = backtest_rows(method, forecast, actual)
         if self._ending == ".parquet":
             table = table.cast(floats_to_doubles(table.schema))
             if self._parquet is None:

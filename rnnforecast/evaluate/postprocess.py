@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, take_names
@@ -30,7 +28,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Prediction:
+class FallbackForecast:
     """A forecast, and the series that have none or a degraded one."""
 
     forecast: Forecast
@@ -42,29 +40,6 @@ class Prediction:
     """Series that a fallback forecasts: the forecast's `source` names it."""
     past: Past
     """The readings that the forecast was made from, in the order of its series."""
-    exceedances: tuple[Exceedance, ...] = ()
-    """For each series with a limit, when it is likely above it."""
-    version: str | None = None
-    """The version of the model; None where it has not been saved."""
-    warnings: tuple[WarningEvent, ...] = ()
-
-    def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
-        """Return the rows of the forecast as `Forecast.to_arrow` does."""
-        return self.forecast.to_arrow(quantiles)
-
-    def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return the rows of the forecast as a data frame."""
-        return self.forecast.to_pandas(quantiles)
-
-    @property
-    def n_degraded(self) -> int:
-        """How many series have no forecast, or a degraded one."""
-        return len(self.left_out) + len(self.short_history) + len(self.fallback)
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether there are such series."""
-        return self.n_degraded > 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +89,7 @@ def predict_with_fallback(
     *,
     unknown: NDArray[np.bool_] | None = None,
     extra_forecasters: Mapping[str, Forecaster] | None = None,
-) -> Prediction:
+) -> FallbackForecast:
     """Forecast every origin by the network, or by the first fallback that can.
 
     Origins that are not forecast are left out. The network's forecast is not used where it is not
@@ -141,7 +116,7 @@ def predict_with_fallback(
 
     is_forecast = np.asarray(np.isfinite(forecast.values).all((1, 2)))
     names = forecast.names
-    return Prediction(
+    return FallbackForecast(
         forecast.subset(is_forecast),
         left_out=take_names(names, ~is_forecast),
         short_history=take_names(names, is_short & is_forecast & ~lacks),
@@ -175,12 +150,12 @@ def _fill(forecast: Forecast, past: Past, methods: Mapping[str, Forecaster]) -> 
     return replace(forecast, values=values, source=take_names(names, source))
 
 
-def warnings_of(prediction: Prediction, *, least_history: int) -> list[WarningEvent]:
+def warnings_of(result: FallbackForecast, *, least_history: int) -> list[WarningEvent]:
     """Return a warning for each kind of degraded series that there is."""
     kinds = {
-        "left-out": (prediction.left_out, "too few readings to forecast, skipped"),
-        "short-history": (prediction.short_history, _SHORT.format(least_history)),
-        "fallback": (prediction.fallback, "forecast by a fallback method"),
+        "left-out": (result.left_out, "too few readings to forecast, skipped"),
+        "short-history": (result.short_history, _SHORT.format(least_history)),
+        "fallback": (result.fallback, "forecast by a fallback method"),
     }
     return [
         WarningEvent.for_names(code, text, names) for code, (names, text) in kinds.items() if names

@@ -10,14 +10,20 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
-from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
+from rnnforecast.config.commands import (
+    DEFAULT_LEDGER,
+    ScoreConfig,
+    check_option_names,
+    names_of_options,
+    set_options,
+)
 from rnnforecast.config.job import JOB, Job, belongs_to, describe_owner, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL
@@ -33,13 +39,16 @@ from rnnforecast.errors import (
 from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.process import open_regular
-from rnnforecast.sources.files import check_fits
+from rnnforecast.sources.files import as_table, check_fits
 from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
 from rnnforecast.storage.remote import local_path, read_json
 from rnnforecast.tables.match import newest_reading
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import Model, as_model, load, read_with_model, training_source
+from rnnforecast.workflow.model import Model, as_model, load, read_with_model, training_data
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import ScoreOptions, ScoringOptions
 
 STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 """A regular expression of the as-of time in names of files, as `format_for_file_name` writes it."""
@@ -215,19 +224,28 @@ def score(
     config: ScoreConfig | None = None,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
+    version: str | None = None,
     trust_source: bool = False,
     listener: Listener = ignore,
+    **options: Unpack[ScoreOptions],
 ) -> ScoreResult:
     """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
     The readings are read as those of the model were, by default from the same source, as `predict`
-    does. Raises a
-    `RnnForecastError`; `QualityGateError` where a series has drifted by more than the limit.
+    does. Options are those of the command, and come before those of `config` and `reading`. Raises
+    a `RnnForecastError`; `QualityGateError` where a series has drifted by more than the limit.
+
+    >>> scored = rf.score("ledger", "newer.csv", by="lead")
+    >>> [score.lead for score in scored.scores]
+    [1, 2, 3, 4, 5, 6]
     """
-    config = config or ScoreConfig()
+    check_option_names(score, options, ScoreConfig(), DataConfig())
+    config = set_options(config or ScoreConfig(), options)
+    reading = set_options(reading or DataConfig(), options)
+    explicit, data = names_of_options(explicit, options), as_table(data)
     events = Recorder(listener, [])
     if model != BUILTIN_MODEL:
-        model = as_model(model)
+        model = as_model(model, version=version)
     folder = local_path(ledger, "a ledger")
     if not list_parts(folder):
         raise DataError(
@@ -237,12 +255,12 @@ def score(
         )
 
     if data is None:
-        data = training_source(as_model(model), is_trusted=trust_source)
-    _, panel, options = read_with_model(data, model, reading, explicit, events)
+        data = training_data(as_model(model), is_trusted=trust_source)
+    _, panel, reading = read_with_model(data, model, reading, explicit, events)
     past = make_past(panel)
 
     newest, since = _span(past, config)
-    _check_size(folder, past, since, config.by, options)
+    _check_size(folder, past, since, config.by, reading)
     table = _read_scored(list_parts(folder), past, since)
     n_in_sample = 0
     if not config.in_sample:
@@ -269,9 +287,19 @@ def score(
 
 
 def score_job(
-    path: str | Path, *, config: ScoreConfig | None = None, listener: Listener = ignore
+    path: str | Path,
+    *,
+    config: ScoreConfig | None = None,
+    listener: Listener = ignore,
+    **options: Unpack[ScoringOptions],
 ) -> ScoreResult:
-    """Score the ledger of a job on the readings of the job. Raises as `score` does."""
+    """Score the ledger of a job on the readings of the job: `score --job`. Raises as `score` does.
+
+    >>> [score.series for score in rf.score_job("job.toml", since="30d").scores]
+    ['flow']
+    """
+    check_option_names(score_job, options, ScoreConfig())
+    config = set_options(config or ScoreConfig(), options)
     job = read_job(Path(path))
     if job.ledger is None:
         raise UsageError(

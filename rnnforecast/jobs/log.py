@@ -579,7 +579,11 @@ class Status:
 
 
 def status(path: str | Path) -> Status:
-    """Return the state of a job. Raises `UsageError` for a job file that cannot be read."""
+    """Return the state of a job. Raises `UsageError` for a job file that cannot be read.
+
+    >>> rf.status("job.toml").exit_code
+    0
+    """
     job = read_job(Path(path))
     log = run_log_of(job)
     gauges, last = log.read_gauges(), log.read_last(FINISHED) or {}

@@ -33,7 +33,6 @@ from rnnforecast.config.training import BUILTIN_MODEL, changed_fields
 from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError, redact
 from rnnforecast.evaluate.live import issue_table
-from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import InputRead, Recorder
 from rnnforecast.jobs.ledger import (
     OWNER_FILE,
@@ -59,6 +58,7 @@ from rnnforecast.storage.remote import read_json
 from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.urls import is_url
 from rnnforecast.workflow.model import Model, load, output_table
+from rnnforecast.workflow.prediction import Prediction
 from rnnforecast.workflow.saved import PreparedForecast, prepare, prepare_builtin, resolve_options
 from rnnforecast.workflow.steps import Clock
 

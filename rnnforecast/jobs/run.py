@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from rnnforecast.config.commands import RunConfig
+from rnnforecast.config.commands import RunConfig, check_option_names, set_options
 from rnnforecast.config.job import Job, name_keys, read_job
 from rnnforecast.data.axis import check_not_ahead, date_range
 from rnnforecast.errors import (
@@ -61,6 +61,9 @@ from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import forecast
 from rnnforecast.workflow.steps import Clock
 
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import RunOptions
+
 SCORED_HORIZONS = 7
 """Horizons whose forecasts are scored after each run, and tell whether a series has drifted."""
 _T = TypeVar("_T")
@@ -83,15 +86,22 @@ def run(
     config: RunConfig | None = None,
     arguments: Sequence[str] = (),
     listener: Listener = ignore,
+    **options: Unpack[RunOptions],
 ) -> list[RunResult]:
     """Run a job once, or for each as-of time of a catch-up; return the result of each run.
 
     Readings that are stale or cannot be used are the `error` of their run; any other failure is
     raised, as a `RnnForecastError`: a `CatchUpError` where as-of times before it are published.
     Results and failures are logged, gauged and reported as the job file says. `arguments` are
-    recorded in the manifest.
+    recorded in the manifest. Options are those of the command, and come before those of `config`;
+    `from_` is its `--from`.
+
+    >>> (result,) = rf.run("job.toml", lock_wait="10m")
+    >>> result.status
+    'published'
     """
-    config = config or RunConfig()
+    check_option_names(run, options, RunConfig())
+    config = set_options(config or RunConfig(), options)
     job = read_job(Path(path))
     check_job_files(job)
     for moment in filter(None, (config.as_of, config.to)):

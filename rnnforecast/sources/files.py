@@ -1,4 +1,4 @@
-"""Which files are read: folders, patterns; threads, memory; what must not overwrite them."""
+"""What is read: folders, patterns, streams; threads, memory; what must not overwrite it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
+import pandas as pd
 import pyarrow as pa
 
 from rnnforecast.config.commands import check_format
@@ -329,6 +330,29 @@ def check_fits(needed: int, name: str, purpose: str, config: DataConfig, *, hint
 
 def _gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / (1 << 30):.1f} GB"
+
+
+def as_table(data: object) -> object:
+    """Return readings that can be read again: whatever streams Arrow's batches as an Arrow table.
+
+    Such are tables of polars, queries of DuckDB, and readers, which end after one reading. Paths
+    and tables of pandas, whose index counts, are returned as they are. Raises `DataError`.
+    """
+    is_table = isinstance(data, pa.Table | pd.DataFrame | pd.Series)
+    if is_table or not hasattr(data, "__arrow_c_stream__"):
+        return data
+    try:
+        table = pa.table(data)
+        views = {
+            field.name: pa.large_string()
+            for field in table.schema
+            if pa.types.is_string_view(field.type)
+        }
+        schema = [f.with_type(views.get(f.name, f.type)) for f in table.schema]
+        return table.cast(pa.schema(schema)) if views else table
+    except (pa.ArrowException, ValueError) as error:
+        name = type(data).__name__
+        raise DataError(f"the {name} cannot be read: {error}", code="unreadable") from error
 
 
 def check_outputs(

@@ -49,6 +49,8 @@ _PARQUET_ENDINGS = (".parquet", ".pq")
 _TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
 _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
 STANDARD_INPUT, _STANDARD_INPUT_NAME = "-", "standard input"
+UNNAMED_INDEX, UNNAMED_SERIES = "index", "value"
+"""Columns that an index of times and a pandas Series without a name become."""
 KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
 _CHUNK_BYTES = 1 << 20
@@ -579,11 +581,16 @@ def join_key(source: Source, name: str | None) -> Source:
 
 
 def from_pandas(data: object) -> pa.Table:
-    """Convert a pandas table to an Arrow table; an index with names or times becomes columns."""
+    """Convert a pandas table to an Arrow table; an index with names or times becomes columns.
+
+    A Series becomes the column of its name, or `value`.
+    """
+    if isinstance(data, pd.Series):
+        data = data.to_frame(UNNAMED_SERIES if data.name is None else data.name)
     if not isinstance(data, pd.DataFrame):
         raise DataError(
-            f"a {type(data).__name__} is not supported; pass a path, a pandas DataFrame or an "
-            "Arrow table (polars: df.to_arrow())",
+            f"a {type(data).__name__} is not supported; pass a path, a pandas DataFrame or "
+            "Series, or any table with __arrow_c_stream__ (Arrow, polars, DuckDB)",
             code="unknown-format",
         )
 

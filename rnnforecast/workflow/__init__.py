@@ -1,4 +1,4 @@
 """The commands as functions: each wires rooms together, reports events and returns a result.
 
-The public ones are exported by `rnnforecast`. Libraries: numpy, pyarrow.
+The public ones are exported by `rnnforecast`. Libraries: numpy, pandas, pyarrow.
 """

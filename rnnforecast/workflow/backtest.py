@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
-from rnnforecast.config.commands import check_format, check_page
+from rnnforecast.config.commands import (
+    check_format,
+    check_option_names,
+    check_page,
+    names_of_options,
+    set_options,
+)
 from rnnforecast.config.training import (
     BacktestConfig,
     Config,
@@ -19,7 +28,7 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.output import open_backtest_file, without_formulas
+from rnnforecast.data.output import BacktestTable, open_backtest_file, without_formulas
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
 from rnnforecast.data.split import (
@@ -44,7 +53,7 @@ from rnnforecast.evaluate.comparison import (
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.report.html import ExampleWindow, Report, report_html
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import as_table, check_outputs
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_output, resolve_output, rollback_on_error
 from rnnforecast.tables.cleaning import load_excluded_times
@@ -67,16 +76,18 @@ from rnnforecast.workflow.steps import (
     example_windows,
     fit_network,
     make_report,
-    with_windows,
 )
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import BacktestOptions
 
 _RIDGE_LAGS = 504
 """Readings that ridge regression goes by, at most: three weeks of hours."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backtest:
-    """Result of a backtest."""
+    """Result of a backtest. It is a table to whatever takes Arrow's: that of `to_arrow`."""
 
     comparison: Comparison
     spec: NetworkSpec
@@ -87,10 +98,12 @@ class Backtest:
     """The saved version that was tested; None where a network was fitted."""
     warnings: tuple[WarningEvent, ...]
     timing: dict[str, float]
+    trial: Trial = field(compare=False)
+    """The forecasters, their origins and the readings."""
 
     @property
     def metrics(self) -> dict[str, dict[str, float | int | None]]:
-        """Metrics by method."""
+        """Metrics by method: `metrics["network"]["mase"]`. None where one is undefined."""
         return {name: m.to_json() for name, m in self.comparison.metrics.items()}
 
     @property
@@ -98,38 +111,83 @@ class Backtest:
         """Verdict on the network, in a sentence."""
         return self.comparison.verdict
 
+    @property
+    def skill(self) -> float | None:
+        """Percent by which the network's MASE is below that of the better naive method."""
+        return self.comparison.skill
+
+    def to_arrow(self) -> pa.Table:
+        """Return a row for each forecast value: what `backtest` writes to its `output`.
+
+        The columns are method, series, cutoff, timestamp, lead, actual, forecast and the quantiles.
+        Forecasts are not kept while they are compared: the first call computes them again.
+        """
+        return self._table
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        rows = BacktestTable()
+        _run(self.trial, rows, ignore, has_examples=False)
+        return rows.table()
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table of `to_arrow` as a pandas DataFrame."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        n_windows, horizon = self.comparison.n_windows, self.spec.horizon
+        return f"Backtest({n_windows} forecasts of {horizon} steps: {self.verdict})"
+
+    def _repr_html_(self) -> str:
+        """Return the metrics by method as a table, and the verdict, as notebooks show them."""
+        table: str = pd.DataFrame(self.metrics).T.to_html(border=0, float_format="{:.4g}".format)
+        return f"{table}<p>{self.verdict}</p>"
+
 
 def backtest(
     data: object,
     *,
     model: Model | str | Path | None = None,
-    horizon: int | str | None = None,
-    lookback: int | str | None = None,
+    version: str | None = None,
     config: Config | None = None,
     explicit: Collection[str] = (),
     ends: BacktestConfig | None = None,
     output: str | Path | None = None,
     report: str | Path | None = None,
     listener: Listener = ignore,
+    **options: Unpack[BacktestOptions],
 ) -> Backtest:
     """Forecast from rolling origins in the test part, and compare with the baselines.
 
-    A network is fitted to the readings before the test part. With `model`, a saved version or the
-    active one of a directory, that is tested instead, on readings after those that it was trained
-    on; fields of `config.data` that differ from their defaults, or that `explicit` names, override
-    its reading options. With `output`, each forecast value is written with its actual; with
+    `data` is a path or a table, as `train` takes them. A network is fitted to the readings before
+    the test part. With `model`, a saved version or the active one of a directory, that is tested
+    instead, on readings after those that it was trained on; options of reading that are set, or
+    that `explicit` names, override its own. Options are those of the command, and come before those
+    of `config` and `ends`. With `output`, each forecast value is written with its actual; with
     `report`, an HTML report. Raises a `RnnForecastError`.
+
+    >>> result = rf.backtest("readings.csv", horizon=6, target="flow")
+    >>> sorted(result.metrics)
+    ['builtin', 'expert', 'naive', 'network', 'ridge', 'seasonal_naive']
+    >>> list(result.to_pandas())[:7]
+    ['method', 'series', 'cutoff', 'timestamp', 'lead', 'actual', 'forecast']
     """
-    ends = ends or BacktestConfig()
+    config, ends = config or Config(), ends or BacktestConfig()
+    check_option_names(backtest, options, config, ends)
+    config, ends = set_options(config, options), set_options(ends, options)
+    explicit, data = names_of_options(explicit, options), as_table(data)
     if output is not None:
         check_format(str(output), allows_stream=False)
     if report is not None:
         check_page(str(report))
     needed = [*["torch"] * (model is None), *["matplotlib"] * (report is not None)]
     require_libraries("this backtest", *needed, *["sklearn"] * (RIDGE in ends.baselines))
-    config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener), Clock()
-    saved = None if model is None else as_model(model)
+    saved = None if model is None else as_model(model, version=version)
     if saved is not None:
         config = replace(config, data=resolve_options(saved.artifact, config.data, explicit))
     check_outputs(data, config.data, output=output, page=report, allows_stream=False)
@@ -162,6 +220,7 @@ def backtest(
             trial.version,
             tuple(events.warnings),
             clock.laps,
+            trial,
         )
         if report is not None:
             page = report_html(backtest_report(result, examples, names))

@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from rnnforecast.config.commands import check_option_names, names_of_options, set_options
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config
@@ -18,21 +20,24 @@ from rnnforecast.data.windows import make_past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.evaluate.postprocess import Fallback, warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import as_table, check_outputs
 from rnnforecast.tables.cleaning import load_excluded_times, warn_of_suspect_readings
 from rnnforecast.tables.match import read_inferred, warn_unusual_series
 from rnnforecast.tables.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.tables.resample import drop_other_steps
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
-from rnnforecast.workflow.model import Model
+from rnnforecast.workflow.model import Model, as_model
 from rnnforecast.workflow.saved import resolve_options, task_of, training_stats_of
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import ReadingOptions
 
 _REFUSALS = ("too-short", "too-sparse")
 """Codes of the errors with which `train` refuses readings that can be read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Check:
     """Columns, schema and profile of a table, and the command lines that use it."""
 
@@ -61,28 +66,49 @@ class Check:
         return self.profile.panel.axis.format(time_us)
 
     @property
+    def findings(self) -> tuple[WarningEvent, ...]:
+        """What is strange about the readings: each has a `code`, a `message` and a `text`."""
+        return self.warnings
+
+    @property
     def is_clean(self) -> bool:
-        """Whether there is no warning."""
-        return not self.warnings
+        """Whether there is no finding."""
+        return not self.findings
+
+    def __repr__(self) -> str:
+        n_series, codes = self.profile.panel.n_series, [item.code for item in self.findings]
+        return f"Check({n_series} series from {self.start} to {self.end}, findings: {codes})"
 
 
 def check(
     data: object,
     *,
     config: DataConfig | None = None,
-    model: Model | None = None,
+    model: Model | str | Path | None = None,
+    version: str | None = None,
     explicit: Collection[str] = (),
     listener: Listener = ignore,
+    **options: Unpack[ReadingOptions],
 ) -> Check:
     """Profile a table; with a model, check whether the model can forecast from it.
 
-    Fields of `config` that differ from their defaults, or that `explicit` names, override the
-    model's reading options. Raises a `RnnForecastError` for a table that cannot be used, or does
-    not fit the model.
+    `data` is a path or a table, as `train` takes them. Options are those of the command, and come
+    before those of `config`; what is set so, or what `explicit` names, overrides the model's
+    reading options. Raises a `RnnForecastError` for a table that cannot be used, or does not fit
+    the model.
+
+    >>> result = rf.check("readings.csv", known=["setpoint"])
+    >>> [finding.code for finding in result.findings]
+    []
+    >>> result.train
+    'rnnforecast train readings.csv --known setpoint'
     """
-    events = Recorder(listener)
-    config = config or DataConfig()
+    events, data = Recorder(listener), as_table(data)
+    check_option_names(check, options, DataConfig())
+    config = set_options(config or DataConfig(), options)
+    model = None if model is None else as_model(model, version=version)
     if model is not None:
+        explicit = names_of_options(explicit, options)
         config = resolve_options(model.artifact, config, explicit)
     check_outputs(data, config)
     config = load_excluded_times(config)
@@ -112,14 +138,14 @@ def check(
     predict = None
     if model is not None:
         predict = shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
-    options = training_options(task, profile, events.warnings)
+    proposed = training_options(task, profile, events.warnings)
     return Check(
         source=source.name,
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
         schema=schema,
         profile=profile,
         warnings=tuple(map(_without_windows, events.warnings)),
-        train=shlex.join(["rnnforecast", "train", path, *options]),
+        train=shlex.join(["rnnforecast", "train", path, *proposed]),
         predict=predict,
     )
 

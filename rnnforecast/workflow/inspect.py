@@ -6,10 +6,18 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
+from rnnforecast.config.commands import (
+    MAX_DRAWN,
+    check_format,
+    check_option_names,
+    check_picture,
+    names_of_options,
+    set_options,
+)
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
@@ -28,15 +36,18 @@ from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import as_table, check_outputs
 from rnnforecast.storage.durable import publishing_output
 from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import Model, as_model, read_with_model, training_source
+from rnnforecast.workflow.model import Model, as_model, read_with_model, training_data
 from rnnforecast.workflow.saved import resolve_options, restore, restore_network
 from rnnforecast.workflow.steps import MIN_WINDOWS, MemoryReport, analyse_memory, find_explosion
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import AnomalyOptions, PlotOptions, ReadingOptions
 
 _MAX_HISTORY = 100_000
 """Most readings that `--history` can ask for."""
@@ -51,18 +62,26 @@ def plot(
     data: object = None,
     *,
     config: PlotConfig | None = None,
-    model: Model | None = None,
+    model: Model | str | Path | None = None,
+    version: str | None = None,
     output: str | Path | None = None,
     most: int = MAX_DRAWN,
     listener: Listener = ignore,
+    **options: Unpack[PlotOptions],
 ) -> list[Fan]:
     """Return a forecast with the readings around it, and draw it where there is an `output`.
 
     `data` is read with the options of `model`, or with inferred ones; without it the forecast is
-    shown alone. The series are those that `config` names, or the first ones, at most `most`. Raises
-    a `RnnForecastError`.
+    shown alone. The series are those that are named, or the first ones, at most `most`. Options are
+    those of the command, and come before those of `config`. Raises a `RnnForecastError`.
+
+    >>> fans = rf.plot("readings.csv", forecast="forecast.csv", output="forecast.png")
+    >>> [fan.name for fan in fans]
+    ['flow']
     """
-    config = config or PlotConfig()
+    check_option_names(plot, options, PlotConfig())
+    config = set_options(config or PlotConfig(), options)
+    model, data = None if model is None else as_model(model, version=version), as_table(data)
     if output is not None:
         check_picture(str(output))
         require_libraries("a picture", "matplotlib")
@@ -220,18 +239,30 @@ def anomalies(
     data: object,
     *,
     model: Model | str | Path = DEFAULT_MODEL,
+    version: str | None = None,
     config: AnomalyConfig | None = None,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
     output: str | Path | None = None,
     listener: Listener = ignore,
+    **options: Unpack[AnomalyOptions],
 ) -> Search:
     """List the readings outside their forecast band; with `output`, write all of them to a file.
 
-    Fields of `reading` that differ from their defaults, or that `explicit` names, override the
-    model's reading options. Raises a `RnnForecastError`.
+    Options are those of the command, and come before those of `config` and `reading`. Options of
+    reading that are set, or that `explicit` names, override the model's. Raises a
+    `RnnForecastError`.
+
+    >>> search = rf.anomalies("readings.csv", at_least=6)
+    >>> len(search.episodes)
+    0
     """
-    config = config or AnomalyConfig()
+    check_option_names(anomalies, options, AnomalyConfig(), DataConfig())
+    config = set_options(config or AnomalyConfig(), options)
+    reading = set_options(reading or DataConfig(), options)
+    explicit, data = names_of_options(explicit, options), as_table(data)
+    if not isinstance(model, Model) and version is not None:
+        model = as_model(model, version=version)
     if output is not None:
         check_format(str(output))
     events = Recorder(listener)
@@ -285,22 +316,31 @@ def memory(
     data: object = None,
     *,
     model: Model | str | Path = DEFAULT_MODEL,
+    version: str | None = None,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
     trust_source: bool = False,
     listener: Listener = ignore,
+    **options: Unpack[ReadingOptions],
 ) -> MemoryReport:
     """Measure how far back a saved version remembers, and advise where that is wrong.
 
     Without data, the source that it was trained on is read again, as `predict` does. Windows after
     the readings that it was trained on are used, where there are enough; else the newest ones.
-    Raises a `RnnForecastError`.
+    Options are those of the command, and come before those of `reading`. Raises a
+    `RnnForecastError`.
+
+    >>> rf.memory("readings.csv").memory.lookback
+    24
     """
     require_libraries("the memory of a network", "torch")
-    model = as_model(model)
+    check_option_names(memory, options, DataConfig())
+    reading = set_options(reading or DataConfig(), options)
+    explicit = names_of_options(explicit, options)
+    model = as_model(model, version=version)
     artifact = model.artifact
     events = Recorder(listener)
-    source = training_source(model, is_trusted=trust_source) if data is None else data
+    source = training_data(model, is_trusted=trust_source) if data is None else as_table(data)
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
     network, entries = restore_network(artifact).with_unknown_series(make_past(panel))

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
-from rnnforecast.config.commands import check_format
+from rnnforecast.config.commands import (
+    check_format,
+    check_option_names,
+    names_of_options,
+    set_options,
+)
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
     BUILTIN_MODEL,
@@ -26,7 +31,6 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
-    Prediction,
     add_exceedance,
     clip_to_bounds,
     is_outside_bounds,
@@ -39,7 +43,7 @@ from rnnforecast.model.artifact import Artifact, is_sealed
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, builtin_version
 from rnnforecast.model.experts import ExpertForecaster
-from rnnforecast.sources.files import check_outputs, lies_beside
+from rnnforecast.sources.files import as_table, check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import resolve_version
@@ -50,6 +54,7 @@ from rnnforecast.tables.match import (
 )
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import trying_proposals
+from rnnforecast.workflow.prediction import Prediction, column_names
 from rnnforecast.workflow.saved import (
     BuiltinFallback,
     PreparedForecast,
@@ -65,32 +70,57 @@ from rnnforecast.workflow.saved import (
     training_stats_of,
 )
 
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import PredictOptions
+
 _LEAST_UNTRAINED = 6
 """Rows of which half should have been read lately, for a forecast by the built-in network."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A trained network, as `train` and `load` return it."""
 
-    artifact: Artifact = field(repr=False)
+    artifact: Artifact
     path: AnyPath | None = None
     """The model directory; None where nothing was saved."""
     version: str | None = None
     warnings: tuple[WarningEvent, ...] = ()
-    timing: dict[str, float] | None = field(default=None, repr=False)
-    is_trained_here: bool = field(default=False, repr=False)
+    timing: dict[str, float] | None = None
+    is_trained_here: bool = False
     """Whether this process has trained it, so that its source is what the caller has named."""
+    table: object = field(default=None, compare=False)
+    """The table in memory that this process has trained it on; None where that was none."""
 
     def predict(
         self,
         data: object = None,
         config: PredictConfig | None = None,
         *,
+        future: object = None,
+        output: str | Path | None = None,
         trust_source: bool = False,
+        listener: Listener = ignore,
+        **options: Unpack[PredictOptions],
     ) -> Prediction:
-        """Forecast the steps after the last reading of `data`, or of the training source."""
-        return predict(data, model=self, config=config, trust_source=trust_source)
+        """Forecast the steps after the last reading of `data`, or of what it was trained on.
+
+        It is `predict` with this model:
+
+        >>> model = rf.load("model")
+        >>> len(model.predict("readings.csv", horizon=6).to_pandas())
+        6
+        """
+        return predict(
+            data,
+            model=self,
+            config=config,
+            future=future,
+            output=output,
+            trust_source=trust_source,
+            listener=listener,
+            **options,
+        )
 
     def read(self, data: object, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
         """Read a table as the training readings were, with the options of `resolve_options`.
@@ -107,13 +137,37 @@ class Model:
             )
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """Held-out metrics by method, with the skill and the verdict."""
-        return self.artifact.metrics
+    def metrics(self) -> dict[str, dict[str, float | int | None]]:
+        """Held-out metrics by method: `metrics["network"]["mase"]`. None where one is undefined.
+
+        It is empty where nothing was held out. All that was measured, by lead and series too, is
+        in `artifact.metrics`.
+        """
+        metrics: dict[str, dict[str, float | int | None]] = self.artifact.metrics["metrics"]
+        return metrics
+
+    @property
+    def skill(self) -> float | None:
+        """Percent by which the network's MASE is below that of the better naive method."""
+        skill: float | None = self.artifact.metrics["skill"]
+        return skill
+
+    @property
+    def verdict(self) -> str:
+        """Verdict on the network, in a sentence."""
+        return str(self.artifact.metrics["verdict"])
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else repr(str(self.path))
+        return f"Model({place}, version {self.version}, horizon {self.artifact.spec.horizon} steps)"
 
 
 def load(model: str | AnyPath = DEFAULT_MODEL, *, version: str | None = None) -> Model:
-    """Load a saved version, by default the active one. Raises `ModelError` if it is damaged."""
+    """Load a saved version, by default the active one. Raises `ModelError` if it is damaged.
+
+    >>> rf.load("model").metrics["network"]["mase"] > 0
+    True
+    """
     path = model_directory(model)
     directory = resolve_version(path, version)
     return Model(load_artifact(directory), path, directory.name)
@@ -135,7 +189,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     source = model.artifact.provenance.get("source")
     if not isinstance(source, str):
         raise UsageError(
-            "the model was trained on a DataFrame, so there is no file to re-read",
+            "the model was trained on a DataFrame or on standard input: nothing can be re-read",
             hint="pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
         )
     if is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance):
@@ -151,6 +205,14 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     return source
 
 
+def training_data(model: Model, *, is_trusted: bool) -> object:
+    """Return what a version was trained on: the table in memory, or the file of `training_source`.
+
+    Raises `UsageError`.
+    """
+    return model.table if model.table is not None else training_source(model, is_trusted=is_trusted)
+
+
 def predict(
     data: object = None,
     *,
@@ -159,39 +221,51 @@ def predict(
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
     version: str | None = None,
+    future: object = None,
     output: str | Path | None = None,
     trust_source: bool = False,
     listener: Listener = ignore,
+    **options: Unpack[PredictOptions],
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
     Without a `model`, the one in the directory `model` forecasts; where there is none, or with
     `"builtin"`, the built-in network does, which has not learnt from these readings. Without
-    `data`, the training source is read again: `training_source` says when it is trusted. Fields of
-    `reading` that differ from their defaults, or that `explicit` names, override the model's
-    reading options. Raises a `RnnForecastError`; a series that cannot be forecast is left out and
+    `data`, the training source is read again: `training_source` says when it is trusted.
+    `data`, and `future`, which has what is known ahead, are paths or tables: of pandas, Arrow,
+    polars, DuckDB, and whatever else has `__arrow_c_stream__`. A missing reading is null or NaN.
+    Options are those of the command, and come before those of `config` and `reading`; options of
+    reading that are set so, that differ from their defaults, or that `explicit` names, override
+    the model's. Raises a `RnnForecastError`; a series that cannot be forecast is left out and
     named.
+
+    >>> forecast = rf.predict("readings.csv", quantiles=[0.05, 0.95], output="forecast.csv")
+    >>> list(forecast.to_pandas())
+    ['series', 'time', 'forecast', 'q5', 'q95']
     """
-    config = config or PredictConfig()
+    check_option_names(predict, options, PredictConfig(), DataConfig())
+    config = set_options(config or PredictConfig(), options)
+    reading = set_options(reading or DataConfig(), options)
+    explicit, data = names_of_options(explicit, options), as_table(data)
+    future = config.future if future is None else as_table(future)
     if output is not None:
         check_format(str(output))
-    events, inputs = Recorder(listener), {"the future values": config.future}
+    events, inputs = Recorder(listener), {"the future values": future}
     if model is None:
         has_default = version is not None or data is None or as_path(DEFAULT_MODEL).is_dir()
         model = DEFAULT_MODEL if has_default else BUILTIN_MODEL
     if model == BUILTIN_MODEL:
         check_builtin(data, version)
-        options = reading or DataConfig()
-        check_outputs(data, options, output=output, inputs=inputs)
-        ready = prepare_builtin(data, config, options, events)
+        check_outputs(data, reading, output=output, inputs=inputs)
+        ready = prepare_builtin(data, config, reading, events, has_future=future is not None)
         model = Model(ready.artifact, version=builtin_version())
     else:
         model = as_model(model, version=version)
-        options = resolve_options(model.artifact, reading, explicit)
+        reading = resolve_options(model.artifact, reading, explicit)
         if data is None:
-            data = training_source(model, is_trusted=trust_source)
-        check_outputs(data, options, output=output, inputs=inputs)
-        ready = prepare(model.artifact, data, config, options, events)
+            data = training_data(model, is_trusted=trust_source)
+        check_outputs(data, reading, output=output, inputs=inputs)
+        ready = prepare(model.artifact, data, config, reading, events, future=future)
 
     prediction = forecast(ready, events)
     if output is not None:
@@ -252,12 +326,12 @@ def forecast(
         extra[BUILTIN_MODEL] = BuiltinFallback(common_seasons(ready.artifact))
     if EXPERT in config.fallback:
         extra[EXPERT] = ExpertForecaster()
-    prediction = predict_with_fallback(
+    outcome = predict_with_fallback(
         forecaster, past, ready.horizon, quantiles, rule, unknown=unknown, extra_forecasters=extra
     )
-    for warning in warnings_of(prediction, least_history=rule.least_history):
+    for warning in warnings_of(outcome, least_history=rule.least_history):
         events(warning)
-    if not prediction.forecast.names:
+    if not outcome.forecast.names:
         raise NotEnoughDataError(
             "no series has at least three readings in its look-back window",
             code="too-short",
@@ -268,8 +342,15 @@ def forecast(
     angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
     targets = ready.schema.targets if ready.schema.series is not None else ()
     signed = ready.schema.signed
-    wrapped = wrap_directions(prediction.forecast, angles, targets, signed=signed)
-    prediction = replace(prediction, forecast=wrapped)
+    wrapped = wrap_directions(outcome.forecast, angles, targets, signed=signed)
+    prediction = Prediction(
+        wrapped,
+        outcome.left_out,
+        outcome.short_history,
+        outcome.fallback,
+        outcome.past,
+        columns=column_names(ready.schema),
+    )
     return _apply_limits(prediction, ready.artifact.limits, ready.schema, config, events)
 
 

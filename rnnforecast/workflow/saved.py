@@ -77,6 +77,9 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
     """List the saved versions, oldest first: name, active or not, date, reason, skill, or damage.
 
     The reason is why a retraining made it, and whether it was better; None where `train` made it.
+
+    >>> [version["active"] for version in rf.versions("model")]
+    [True]
     """
     path = model_directory(model)
     active = active_version(path)
@@ -106,6 +109,10 @@ def use(
 
     The version is loaded first, so that a damaged one is never activated. Raises a
     `RnnForecastError`.
+
+    >>> newest = rf.versions("model")[-1]["version"]
+    >>> rf.use(newest, model="model") == newest
+    True
     """
     path = model_directory(model)
     directory = resolve_version(path, version)
@@ -233,10 +240,12 @@ def prepare(
     options: DataConfig,
     events: Recorder,
     *,
+    future: object = None,
     is_expected: Callable[[str], bool] | None = None,
 ) -> PreparedForecast:
     """Read and check the readings for a forecast.
 
+    `future` is the table of what is known ahead, by default the file that `config` names.
     `is_expected` tells which series of the model must be among the readings, where these are only a
     part of all. Raises a `RnnForecastError`.
     """
@@ -248,7 +257,7 @@ def prepare(
         )
     horizon = resolve_horizon(config, artifact)
     known = replace(training_stats_of(artifact), is_expected=is_expected)
-    future = config.future
+    future = config.future if future is None else future
     if future is not None and not artifact.spec.n_known:
         message = "the model uses no known covariates, so --future is ignored"
         events(WarningEvent("unused-future", message))
@@ -287,7 +296,12 @@ def check_builtin(data: object, version: str | None = None) -> None:
 
 
 def prepare_builtin(
-    data: object, config: PredictConfig, options: DataConfig, events: Recorder
+    data: object,
+    config: PredictConfig,
+    options: DataConfig,
+    events: Recorder,
+    *,
+    has_future: bool = False,
 ) -> PreparedForecast:
     """Read and check readings for the built-in network, and say that it forecasts them.
 
@@ -299,7 +313,7 @@ def prepare_builtin(
             f"--{name} compares with the training data, which the built-in network does not have",
             hint="omit it, or train a model on this data",
         )
-    if config.future is not None:
+    if has_future or config.future is not None:
         message = "the built-in network uses no covariates, so --future is ignored"
         events(WarningEvent("unused-future", message))
     options = load_excluded_times(options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnforecast.config.training import Config, WindowConfig, override
+from rnnforecast.config.training import Config
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
@@ -88,15 +88,6 @@ class Clock:
         self.laps[name] = round(now - self._last, 3)
         self.laps["total_s"] = round(now - self._started, 3)
         self._last = now
-
-
-def with_windows(config: Config, horizon: int | str | None, lookback: int | str | None) -> Config:
-    """Return the configuration with the horizon and the look-back that a caller passes as well."""
-    window = WindowConfig(
-        horizon="auto" if horizon is None else str(horizon),
-        lookback="auto" if lookback is None else str(lookback),
-    )
-    return replace(config, window=override(config.window, window))
 
 
 def fit_network(

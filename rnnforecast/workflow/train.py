@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
-from rnnforecast.config.commands import RanksConfig
+from rnnforecast.config.commands import RanksConfig, check_option_names, set_options
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, EXPERT, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError, require_libraries
@@ -29,7 +30,7 @@ from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
 from rnnforecast.process import Launch, current_launch, defer_signals
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import as_table, check_outputs
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
@@ -48,28 +49,35 @@ from rnnforecast.workflow.steps import (
     fine_tune,
     fit_network,
     render_report,
-    with_windows,
 )
+
+if TYPE_CHECKING:
+    from rnnforecast.config.keywords import TrainOptions
 
 
 def train(
     data: object,
     *,
     model: str | Path | None = DEFAULT_MODEL,
-    horizon: int | str | None = None,
-    lookback: int | str | None = None,
     config: Config | None = None,
     require_skill: float | None = None,
     report: bool = True,
     resume: bool = False,
     ranks: RanksConfig | None = None,
     listener: Listener = ignore,
+    **options: Unpack[TrainOptions],
 ) -> Model:
     """Fit a network to readings, measure it on held-out ones, save it as a new version.
 
-    `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved; with `report`,
+    `data` is a path or a table: of pandas, Arrow, polars, DuckDB, and whatever else has
+    `__arrow_c_stream__`. A missing reading is null or NaN. Options are those of the command, and
+    come before those of `config` and `ranks`. With `model=None` nothing is saved; with `report`,
     each version holds a report in HTML. Raises a `RnnForecastError`; a failed run leaves the active
     version as it was.
+
+    >>> model = rf.train("readings.csv", horizon="6h", target="flow", known=["setpoint"])
+    >>> model.metrics["network"]["mase"] > 0
+    True
 
     A training that a signal interrupts leaves a checkpoint in the model directory. With `resume` it
     continues from there, and ends in the same weights as an uninterrupted one. With `max_time` the
@@ -88,15 +96,17 @@ def train(
     if path is not None:
         versions.check_writable(path)
 
-    config = with_windows(config or Config(), horizon, lookback)
+    config, ranks, data = config or Config(), ranks or RanksConfig(), as_table(data)
+    check_option_names(train, options, config, ranks)
+    config, ranks = set_options(config, options), set_options(ranks, options)
     check_outputs(data, config.data)
     config = replace(config, data=load_excluded_times(config.data))
-    ranks, launch = ranks or RanksConfig(), launch_for(data)
+    launch = launch_for(data)
     if ranks.engine is not None and launch is None:
         from rnnforecast.workflow.ray import train_on_ray
 
-        options = {"config": config, "require_skill": require_skill, "report": report}
-        return train_on_ray(train, data, path, ranks, resume=resume, **options)
+        passed_on = {"config": config, "require_skill": require_skill, "report": report}
+        return train_on_ray(train, data, path, ranks, resume=resume, **passed_on)
 
     resume = resume or (launch is not None and launch.restarts > 0)
     request = _TrainRequest(path, require_skill, report, resume)
@@ -129,6 +139,7 @@ def _train(
     path = request.path
     events, clock = Recorder(listener), Clock()
     setup, schema = read_and_set_up(data, config, events, ranks, clock)
+    table = None if isinstance(data, str | Path) else data
     checkpoints = (
         None if path is None else make_checkpoints(path, setup, is_resuming=request.resume)
     )
@@ -174,7 +185,7 @@ def _train(
                 )
             )
         if path is None or ranks.rank:
-            return Model(artifact, None, None, tuple(events.warnings), clock.laps, True)
+            return Model(artifact, None, None, tuple(events.warnings), clock.laps, True, table)
 
         report = None
         if request.report:
@@ -183,7 +194,7 @@ def _train(
             )
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
-    return Model(artifact, path, version, tuple(events.warnings), clock.laps, True)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps, True, table)
 
 
 def read_and_set_up(

@@ -13,7 +13,7 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.postprocess import (
     Fallback,
-    Prediction,
+    FallbackForecast,
     predict_with_fallback,
     warnings_of,
 )
@@ -51,7 +51,9 @@ def past() -> Past:
     )
 
 
-def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
+def predicted(
+    past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES
+) -> FallbackForecast:
     rule = Fallback(LOOKBACK, LEAST, SEASON, fallbacks)
     return predict_with_fallback(Constant(), past, HORIZON, quantiles, rule)
 
@@ -162,19 +164,6 @@ def test_rows_keep_their_order_and_cutoffs(past: Past) -> None:
     kept = past.subset(np.array([OLD, WHOLE, SHORT]))
     assert found.forecast.names == ("s3", "s0", "s2")
     np.testing.assert_array_equal(found.forecast.cutoff_us, kept.cutoff_time)
-
-
-def test_a_prediction_is_partial_unless_the_network_forecast_every_series_in_full(
-    past: Past,
-) -> None:
-    def is_partial(series: int, *fallbacks: str) -> bool:
-        return predicted(past.subset(np.array([WHOLE, series])), *fallbacks).is_partial
-
-    assert not is_partial(HALF)
-    assert not is_partial(HALF, "naive")
-    assert is_partial(SHORT)
-    assert is_partial(SHORT, "naive")
-    assert is_partial(EMPTY)
 
 
 def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past: Past) -> None:
