@@ -293,4 +293,4 @@ def test_what_a_worker_of_ray_raises_is_what_the_command_says(
         "train", plant.parent / "long.parquet", "--engine", "ray", "--workers", 2, "--json"
     )
     assert told.code == 2
-    assert "2 ranks need a folder of buckets" in told.error["message"]
+    assert "training with 2 processes needs a folder of buckets" in told.error["message"]

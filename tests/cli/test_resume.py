@@ -149,7 +149,7 @@ def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
     words = ("train", data, *OPTIONS, *WINDOWS)
     for _ in range(5):  # on a busy machine a signal may come after all is published
         process = forking.start(*words, "--report", cwd=tmp_path)  # drawing takes a second
-        process.wait_for("trained 1 member")
+        process.wait_for("trained 1 network")
         process.kill(signal.SIGINT)
         if (code := process.wait().code) not in (0, 9):
             break
