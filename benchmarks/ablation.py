@@ -285,7 +285,8 @@ def score_set(networks: Mapping[str, Weights], task: Task) -> pd.DataFrame:
     at = readings.columns.get_indexer(list(panel.names))
     forecasts = {}
     for name, weights in networks.items():
-        forecaster.network.members[0].load_state_dict(weights)
+        # a copy would go into the built-in weights, which all forecasters share
+        forecaster.network.members[0].load_state_dict(weights, assign=True)
         values = forecaster.predict(origins, task.horizon, LEVELS.tolist()).values
         deciles = np.full(shape, np.nan)
         deciles[at] = values.reshape(panel.n_series, *shape[1:])
