@@ -309,7 +309,7 @@ class Scores:
         """Return the cells of a row of the table: each score, and by how much it is worse."""
 
         def cell(score: float, as_is: float) -> str:
-            return f"{score:.3f}" if name == AS_IS else f"{score:.3f} ({score / as_is - 1:+.1%})"
+            return f"{score:.3f}" + (f" ({_percent(score / as_is - 1)})" if name != AS_IS else "")
 
         cells = [cell(self.made_up[name], self.made_up[AS_IS])]
         if self.sets is not None:
@@ -335,7 +335,7 @@ def section(scores: Scores, parts: Sequence[str], kinds: Sequence[str], n_steps:
 
     chance = max(abs(scores.worse_by(name)) for name in (OTHER_WEIGHTS, OTHER_BATCHES))
     losses = sorted(((scores.worse_by(name), name) for name in (*parts, *kinds)), reverse=True)
-    most = [f"{titles[name]} ({loss:+.1%})" for loss, name in losses if loss > chance]
+    most = [f"{titles[name]} ({_percent(loss)})" for loss, name in losses if loss > chance]
     rest = [titles[name] for loss, name in losses if loss <= chance]
     return "\n\n".join(
         [
@@ -345,11 +345,15 @@ def section(scores: Scores, parts: Sequence[str], kinds: Sequence[str], n_steps:
             f"thread, {n_steps:,} steps of half the series in each row: far fewer than the "
             "built-in weights have.",
             "\n".join(lines),
-            f"Seeds alone make a difference of {chance:.1%} of the quantile loss. More is lost, "
-            f"the most first: {', '.join(most) or 'by none'}. The others are within it: "
+            f"Seeds alone make a difference of {100 * chance:.1f} % of the quantile loss. More is "
+            f"lost, the most first: {', '.join(most) or 'by none'}. Within it are: "
             f"{', '.join(rest) or 'none'}.",
         ]
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f} %"
 
 
 def main() -> None:

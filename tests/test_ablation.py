@@ -154,11 +154,11 @@ def test_the_table_says_what_is_lost_beyond_chance() -> None:
 
     text = section(Scores(made_up, sets), ["a", "b"], ["c"], 50)
 
-    assert "| without a | 0.840 (+5.0%) | 0.700 (+0.0%) | 0.660 (+10.0%) |" in text
-    assert "| without series: c | 0.800 (+0.0%) | 0.700 (+0.0%) | 0.615 (+2.5%) |" in text
-    assert "difference of 1.0%" in text
-    assert "first: without a (+10.0%), without series: c (+2.5%)." in text
-    assert "within it: without b." in text
+    assert "| without a | 0.840 (+5.0 %) | 0.700 (+0.0 %) | 0.660 (+10.0 %) |" in text
+    assert "| without series: c | 0.800 (+0.0 %) | 0.700 (+0.0 %) | 0.615 (+2.5 %) |" in text
+    assert "difference of 1.0 %" in text
+    assert "first: without a (+10.0 %), without series: c (+2.5 %)." in text
+    assert "Within it are: without b." in text
 
 
 def test_without_real_readings_the_table_has_made_up_series_alone() -> None:
@@ -166,5 +166,5 @@ def test_without_real_readings_the_table_has_made_up_series_alone() -> None:
 
     text = section(Scores(made_up, None), ["a"], [], 50)
 
-    assert "| without a | 0.840 (+5.0%) |" in text
-    assert "within it: without a." in text
+    assert "| without a | 0.840 (+5.0 %) |" in text
+    assert "Within it are: without a." in text

@@ -11,7 +11,8 @@ FORECASTING = {OURS: 0.5, "neuralforecast": 4.0}
 
 
 def run(ready_s: float, seconds: float, mse: float, mae: float) -> Result:
-    return {"ready_s": ready_s, "seconds": seconds, "scaled_mse": mse, "scaled_mae": mae}
+    times = {"ready_s": ready_s, "seconds": seconds, "processor_s": 2 * seconds}
+    return {**times, "scaled_mse": mse, "scaled_mae": mae}
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +29,8 @@ def test_the_best_run_of_a_peer_is_held_against_the_first_of_ours_that_is_as_goo
     }
 
     text = section(results, FORECASTING, "a machine")
-    assert "| darts, 90 windows | 100.0 | 200.0 | 0.500/0.400 |" in text
-    assert "is ready 20.0 times as fast, and all windows are forecast 8.0 times as fast" in text
+    assert "| darts, 90 windows | 100.0 | 200.0 | 400.0 | 0.500/0.400 |" in text
+    assert "is ready 20.0 times as fast, has forecast all windows 8.0 times as fast, and" in text
     assert text.rstrip().endswith("8.0 times as fast.")
 
     results[BUILTIN] = run(5, 25, 0.41, 0.41)
