@@ -1,7 +1,8 @@
 """Errors and times of neuralforecast and darts on ETTh1, and how long ours takes to their best.
 
     pip install -e ".[bench]"
-    RNNFORECAST_DATA=... python -m benchmarks.peers [--threads N] [--windows N ...]
+    RNNFORECAST_DATA=... python -m benchmarks.peers [--threads N] [--batches N ...]
+        [--windows N ...]
 
 Each forecasts every window of the test part of ETTh1's seven sensors, look-back and horizon 96:
 rows to 8640 train, to 11520 validate, to 14400 test. Errors are in units of the deviation of the
@@ -346,13 +347,13 @@ def measure(task: list[str]) -> object:
     return (rate if kind == "rate" else error)(*map(int, numbers))
 
 
-def measure_rates(threads: int) -> dict[str, dict[int, float]]:
+def measure_rates(threads: int, batches: Sequence[int]) -> dict[str, dict[int, float]]:
     """Return the windows a second of each peer, by the size of its batches.
 
     They are those of further steps: a short and a longer training differ by them alone.
     """
     rates: dict[str, dict[int, float]] = {name: {} for name in PEERS}
-    for batch in BATCHES:
+    for batch in batches:
         for name in PEERS:
             short, longer = (max(1, steps * 1024 // batch) for steps in (SHORT, LONGER))
             seconds = [apart(threads, "rate", name, batch, n) for n in (short, longer)]
@@ -361,10 +362,12 @@ def measure_rates(threads: int) -> dict[str, dict[int, float]]:
     return rates
 
 
-def measure_errors(threads: int, windows: Sequence[int]) -> dict[str, Result]:
+def measure_errors(
+    threads: int, batches: Sequence[int], windows: Sequence[int]
+) -> dict[str, Result]:
     """Return errors and times of ours, and of each peer after so many windows."""
     tasks: dict[str, tuple[object, ...]] = {name: (name,) for name in NETWORKS}
-    for name, by_batch in measure_rates(threads).items():
+    for name, by_batch in measure_rates(threads, batches).items():
         batch = max(by_batch, key=by_batch.__getitem__)
         for n in windows:
             tasks[f"{name}, {n:,} windows, batch {batch:,}"] = (name, batch, n)
@@ -423,6 +426,7 @@ def main() -> None:
     """Compare errors and times, print, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -433,7 +437,7 @@ def main() -> None:
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {given.threads} threads, "
         f"{os.getloadavg()[0]:.1f} other processes at the start"
     )
-    results = measure_errors(given.threads, given.windows)
+    results = measure_errors(given.threads, given.batches, given.windows)
     forecasting = {name: apart(given.threads, "predict", name) for name in PREDICTIONS}
     text = section(results, forecasting, circumstances)
     print(text)

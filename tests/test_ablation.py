@@ -148,17 +148,18 @@ def test_scores_are_those_of_the_built_in_network_of_the_package(folder: Path, t
 
 
 def test_the_table_says_what_is_lost_beyond_chance() -> None:
-    made_up = {AS_IS: 0.8, OTHER_WEIGHTS: 0.8, OTHER_BATCHES: 0.8, "a": 0.84, "b": 0.8, "c": 0.8}
+    made_up = {AS_IS: 0.8, OTHER_WEIGHTS: 0.8, OTHER_BATCHES: 0.8, "a": 0.84, "b": 0.8}
+    made_up |= {"c": 0.8, "d": 0.8}
     loss = {AS_IS: 0.6, OTHER_WEIGHTS: 0.606, OTHER_BATCHES: 0.597, "a": 0.66, "b": 0.603}
-    sets = pd.DataFrame({"mae": 0.7, "quantile_loss": {**loss, "c": 0.615}})
+    sets = pd.DataFrame({"mae": 0.7, "quantile_loss": {**loss, "c": 0.615, "d": 0.57}})
 
-    text = section(Scores(made_up, sets), ["a", "b"], ["c"], 50)
+    text = section(Scores(made_up, sets), ["a", "b", "d"], ["c"], 50)
 
-    assert "| without a | 0.840 (+5.0 %) | 0.700 (+0.0 %) | 0.660 (+10.0 %) |" in text
-    assert "| without series: c | 0.800 (+0.0 %) | 0.700 (+0.0 %) | 0.615 (+2.5 %) |" in text
-    assert "difference of 1.0 %" in text
-    assert "first: without a (+10.0 %), without series: c (+2.5 %)." in text
-    assert "Within it are: without b." in text
+    assert "| without a | 50 | 0.840 (+5.0 %) | 0.700 (+0.0 %) | 0.660 (+10.0 %) |" in text
+    assert "| without series: c | 50 | 0.800 (+0.0 %) | 0.700 (+0.0 %) | 0.615 (+2.5 %) |" in text
+    assert "by up to 1.0 %" in text
+    assert "higher by more without a (+10.0 %); without series: c (+2.5 %)." in text
+    assert "lower by more without d (-5.0 %)." in text
 
 
 def test_without_real_readings_the_table_has_made_up_series_alone() -> None:
@@ -166,5 +167,5 @@ def test_without_real_readings_the_table_has_made_up_series_alone() -> None:
 
     text = section(Scores(made_up, None), ["a"], [], 50)
 
-    assert "| without a | 0.840 (+5.0 %) |" in text
-    assert "Within it are: without a." in text
+    assert "| without a | 50 | 0.840 (+5.0 %) |" in text
+    assert "higher by more in no row. It is lower by more in no row." in text
