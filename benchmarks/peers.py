@@ -1,16 +1,19 @@
-"""Training and forecasting beside neuralforecast and darts: same windows, width and threads.
+"""Errors and times of neuralforecast and darts on ETTh1, and how long ours takes to their best.
 
     pip install -e ".[bench]"
-    RNNFORECAST_DATA=... python benchmarks/peers.py [--threads N] [--windows N]
+    RNNFORECAST_DATA=... python -m benchmarks.peers [--threads N] [--batches N ...]
+        [--windows N ...]
 
-Each library trains a recurrent network of width 128 on the seven sensors of ETTh1, look-back and
-horizon 96, with batches of 256, 1,024 and 4,096 windows of one series; the fastest counts. The rate
-is that of further steps: a short and a longer training differ by them alone. Then each trains anew,
-with its fastest batch, on as many windows as ours takes by default, and forecasts every window of
-the test part: rows to 8640 train, to 11520 validate, to 14400 test.
+Each forecasts every window of the test part of ETTh1's seven sensors, look-back and horizon 96:
+rows to 8640 train, to 11520 validate, to 14400 test. Errors are in units of the deviation of the
+first part. Of the peers a recurrent network of width 128 trains with batches of 256, 1,024 or 4,096
+windows of one series, whichever is the fastest, on so many windows; ours has its defaults, and is
+measured as it is built in, without a training, too.
 
-Ours trains a committee of three such networks; a window counts once for each network that learns
-from it. Every measurement runs in a process of its own.
+Seconds are those of a process from its start, until it could forecast, and until it has forecast
+all windows. Every measurement runs in a process of its own. The ratio is that of the first seconds:
+those of the peers' run with the least error over those of ours that has an error as small soonest.
+The tables go into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -18,29 +21,46 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.suite import with_section
+
+HEADING = "## Beside other libraries"
 OURS = "rnnforecast"
+BUILTIN = "rnnforecast, built in"
 LOOKBACK = HORIZON = 96
 WIDTH = 128
 TRAIN_END, VALIDATION_END, TEST_END = 8640, 11520, 14400
 BATCHES = (256, 1024, 4096)
 SHORT, LONGER = 6, 18
 """Steps of 1,024 windows, or as many of another size."""
-OUR_SHORT, OUR_LONGER = 15, 105
-"""Ours takes so little time for a step that a start's drift would hide fewer."""
+WINDOWS = (92_160, 368_640)
+"""Windows that the peers train on."""
+TIMES = {
+    "ready_s": "seconds to ready",
+    "seconds": "to all forecasts",
+    "processor_s": "processor seconds",
+}
+"""Of a run, by the columns of the table; the first is waited for, the last does not depend on what
+else the machine does."""
 MANY_SERIES = 10_000
 MANY_ROWS = 200
 
 Result = dict[str, Any]
+READY_AT: list[float] = []
+"""When trainings of a peer in this process ended."""
 
 
 def readings() -> pd.DataFrame:
@@ -83,35 +103,25 @@ def truth() -> tuple[np.ndarray, np.ndarray]:
     return windows.transpose(0, 2, 1), values[:TRAIN_END].std(0)
 
 
-def ours_rate(batch: int, steps: int) -> float:
-    """Seconds of a backtest with so many steps, without the trying of test windows."""
-    return _our_backtest(batch, steps).timing["prepare_s"]
-
-
-def _our_backtest(batch: int, steps: int | None) -> Any:
+def our_error(network: str) -> Result:
+    """Backtest with the defaults, or the built-in network."""
     import rnnforecast
 
-    return rnnforecast.backtest(
+    result = rnnforecast.backtest(
         readings(),
         horizon=HORIZON,
         lookback=LOOKBACK,
         config=rnnforecast.Config(
-            network=rnnforecast.NetworkConfig(hidden=WIDTH),
-            training=rnnforecast.TrainConfig(batch_size=batch, steps=steps, threads=_threads()),
+            network=rnnforecast.NetworkConfig(network=network),
+            training=rnnforecast.TrainConfig(threads=_threads()),
         ),
         ends=rnnforecast.BacktestConfig(
             train_end=TRAIN_END, validation_end=VALIDATION_END, stride=1, baselines=()
         ),
     )
-
-
-def ours_error(_batch: int, _windows: int) -> Result:
-    """Train with the default batch and number of windows, and score."""
-    started = time.monotonic()
-    result = _our_backtest(256, None)
     own = result.metrics["network"]
     return {
-        "seconds": time.monotonic() - started,
+        "ready_at": time.monotonic() - result.timing["evaluate_s"],
         "scaled_mse": own["scaled_mse"],
         "scaled_mae": own["scaled_mae"],
     }
@@ -131,7 +141,6 @@ def ours_predict() -> float:
         lookback=LOOKBACK,
         config=rnnforecast.Config(
             data=rnnforecast.DataConfig(time="ds", series="unique_id", target=("y",)),
-            network=rnnforecast.NetworkConfig(hidden=WIDTH),
             training=rnnforecast.TrainConfig(steps=1, threads=_threads(), test=0, validation=0),
         ),
     )
@@ -176,15 +185,26 @@ def _neuralforecast(batch: int, steps: int) -> Any:
         enable_progress_bar=False,
         enable_checkpointing=False,
         logger=False,
+        callbacks=[_ready()],
     )
     return NeuralForecast([model], freq="h")
+
+
+def _ready() -> Any:
+    """Return a callback of Lightning that notes when a training is over."""
+    from pytorch_lightning import Callback
+
+    class Ready(Callback):
+        def on_train_end(self, *_: object) -> None:
+            READY_AT.append(time.monotonic())
+
+    return Ready()
 
 
 def neuralforecast_error(batch: int, windows: int) -> Result:
     """Train on so many windows, forecast all test windows, score."""
     forecaster = _neuralforecast(batch, max(1, windows // batch))
     frame = long_form(readings())
-    started = time.monotonic()
     made = forecaster.cross_validation(
         frame,
         val_size=VALIDATION_END - TRAIN_END,
@@ -192,12 +212,11 @@ def neuralforecast_error(batch: int, windows: int) -> Result:
         n_windows=None,
         step_size=1,
     )
-    seconds = time.monotonic() - started
     names = [name for name in readings().columns if name != "date"]
     ordered = made.sort_values(["cutoff", "ds"])
     columns = [ordered.loc[ordered["unique_id"] == name, "GRU"].to_numpy() for name in names]
     forecast = np.stack(columns, -1).reshape(-1, HORIZON, len(names))
-    return {"seconds": seconds, **scaled_errors(forecast, *truth())}
+    return {"ready_at": READY_AT[-1], **scaled_errors(forecast, *truth())}
 
 
 def neuralforecast_predict() -> float:
@@ -242,6 +261,7 @@ def _darts(batch: int, steps: int) -> Any:
             "enable_progress_bar": False,
             "enable_checkpointing": False,
             "logger": False,
+            "callbacks": [_ready()],
         },
     )
 
@@ -249,7 +269,6 @@ def _darts(batch: int, steps: int) -> Any:
 def darts_error(batch: int, windows: int) -> Result:
     """Train on so many windows, forecast all test windows, score."""
     model = _darts(batch, max(1, windows // batch))
-    started = time.monotonic()
     model.fit(_darts_series(TRAIN_END))
     made = model.historical_forecasts(
         _darts_series(TEST_END),
@@ -261,22 +280,19 @@ def darts_error(batch: int, windows: int) -> Result:
         last_points_only=False,
         overlap_end=False,
     )
-    seconds = time.monotonic() - started
     forecast = np.stack([[f.values()[:, 0] for f in one] for one in made], -1)
     actual, deviation = truth()
     means = readings().drop(columns="date").to_numpy()[:TRAIN_END].mean(0)
-    return {"seconds": seconds, **scaled_errors(forecast * deviation + means, actual, deviation)}
+    errors = scaled_errors(forecast * deviation + means, actual, deviation)
+    return {"ready_at": READY_AT[-1], **errors}
 
 
-LIBRARIES: dict[str, tuple[Callable[[int, int], float], Callable[[int, int], Result]]] = {
-    OURS: (ours_rate, ours_error),
+PEERS: dict[str, tuple[Callable[[int, int], float], Callable[[int, int], Result]]] = {
     "neuralforecast": (neuralforecast_rate, neuralforecast_error),
     "darts": (darts_rate, darts_error),
 }
+NETWORKS = {OURS: "auto", BUILTIN: "builtin"}
 PREDICTIONS = {OURS: ours_predict, "neuralforecast": neuralforecast_predict}
-MEMBERS = 3
-"""Networks of ours that train side by side."""
-OUR_WINDOWS = MEMBERS * 480 * 256
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -293,15 +309,31 @@ def _threads() -> int:
 
 
 def apart(threads: int, *task: object) -> Any:
-    """Run one measurement in a process of its own, and return what it prints last."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    if task[1] != OURS:
-        del environment["OMP_WAIT_POLICY"]  # as the libraries come
-    command = [sys.executable, __file__, "--one", *map(str, task)]
+    """Run one measurement in a process of its own, and return what it prints last.
+
+    `ready_at`, a time, becomes the seconds since the start of the process, and those of the whole
+    run are added.
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if task[1] in NETWORKS:
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"  # the libraries run as they come
+    command = [sys.executable, "-m", "benchmarks.peers", "--one", *map(str, task)]
+    started, used = time.monotonic(), _processor_seconds()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    if task[0] == "error":
+        result["seconds"] = time.monotonic() - started
+        result["processor_s"] = _processor_seconds() - used
+        result["ready_s"] = result.pop("ready_at") - started
+    return result
+
+
+def _processor_seconds() -> float:
+    """Return what processes that have ended took, of all processors together."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measure(task: list[str]) -> object:
@@ -309,63 +341,108 @@ def measure(task: list[str]) -> object:
     kind, library, *numbers = task
     if kind == "predict":
         return PREDICTIONS[library]()
-    rate, error = LIBRARIES[library]
+    if library in NETWORKS:
+        return our_error(NETWORKS[library])
+    rate, error = PEERS[library]
     return (rate if kind == "rate" else error)(*map(int, numbers))
 
 
-def measure_rates(threads: int) -> dict[str, dict[int, float]]:
-    """Return the windows a second of each library, by the size of its batches."""
-    rates: dict[str, dict[int, float]] = {name: {} for name in LIBRARIES}
-    for batch in BATCHES:
-        for name in LIBRARIES:
-            numbers = (OUR_SHORT, OUR_LONGER) if name == OURS else (SHORT, LONGER)
-            short, longer = (max(1, steps * 1024 // batch) for steps in numbers)
+def measure_rates(threads: int, batches: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Return the windows a second of each peer, by the size of its batches.
+
+    They are those of further steps: a short and a longer training differ by them alone.
+    """
+    rates: dict[str, dict[int, float]] = {name: {} for name in PEERS}
+    for batch in batches:
+        for name in PEERS:
+            short, longer = (max(1, steps * 1024 // batch) for steps in (SHORT, LONGER))
             seconds = [apart(threads, "rate", name, batch, n) for n in (short, longer)]
-            windows = (longer - short) * batch * (MEMBERS if name == OURS else 1)
-            rates[name][batch] = windows / (seconds[1] - seconds[0])
+            rates[name][batch] = (longer - short) * batch / (seconds[1] - seconds[0])
+            print(f"{name}, batch {batch}: {rates[name][batch]:,.0f} windows a second", flush=True)
     return rates
 
 
-def compare_training(threads: int, windows: int) -> None:
-    """Print the table of rates and errors, and the ratio of the rates."""
-    rates = measure_rates(threads)
-    print(f"{threads} threads, {LOOKBACK} -> {HORIZON}, width {WIDTH}, windows a second:\n")
-    print(f"| library | {' | '.join(f'batch {b:,}' for b in BATCHES)} | seconds | MSE/MAE |")
-    print("|---" * (len(BATCHES) + 3) + "|")
-    for name, by_batch in rates.items():
-        best = max(by_batch, key=by_batch.__getitem__)
-        error = apart(threads, "error", name, best, windows)
-        cells = [f"{by_batch[batch]:,.0f}" for batch in BATCHES]
-        cells += [f"{error['seconds']:.0f}", f"{error['scaled_mse']:.3f}/{error['scaled_mae']:.3f}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    fastest = {name: max(by_batch.values()) for name, by_batch in rates.items()}
-    ratio = fastest.pop(OURS) / max(fastest.values())
-    print(
-        f"\nours over the faster peer: {ratio:.1f} times the windows a second of one network, "
-        f"{ratio / MEMBERS:.1f} times those of the whole committee"
+def measure_errors(
+    threads: int, batches: Sequence[int], windows: Sequence[int]
+) -> dict[str, Result]:
+    """Return errors and times of ours, and of each peer after so many windows."""
+    tasks: dict[str, tuple[object, ...]] = {name: (name,) for name in NETWORKS}
+    for name, by_batch in measure_rates(threads, batches).items():
+        batch = max(by_batch, key=by_batch.__getitem__)
+        for n in windows:
+            tasks[f"{name}, {n:,} windows, batch {batch:,}"] = (name, batch, n)
+    results = {}
+    for title, task in tasks.items():
+        results[title] = apart(threads, "error", *task)
+        print(_row(title, results[title]), flush=True)
+    return results
+
+
+def _row(title: str, result: Result) -> str:
+    errors = f"{result['scaled_mse']:.3f}/{result['scaled_mae']:.3f}"
+    seconds = (f"{result[key]:.1f}" for key in TIMES)
+    return f"| {title} | {' | '.join(seconds)} | {errors} |"
+
+
+def section(results: dict[str, Result], forecasting: dict[str, float], circumstances: str) -> str:
+    """Return the table as Markdown, and how many times as fast ours is."""
+    columns = [f"{LOOKBACK} -> {HORIZON}", *TIMES.values(), "MSE/MAE"]
+    rows = [_row(title, result) for title, result in results.items()]
+    peers = [result for title, result in results.items() if title not in NETWORKS]
+    best = min(peers, key=lambda result: result["scaled_mae"])
+    as_good = [
+        results[name]
+        for name in NETWORKS
+        if all(results[name][error] <= best[error] for error in ("scaled_mse", "scaled_mae"))
+    ]
+    verdict = "Ours does not reach the error of the peers' best run."
+    if as_good:
+        ours = min(as_good, key=lambda result: result["ready_s"])
+        ready, all_done, used = (best[key] / ours[key] for key in TIMES)
+        verdict = (
+            f"A network with an error as small as that of the peers' best run is ready {ready:.1f} "
+            f"times as fast, has forecast all windows {all_done:.1f} times as fast, and with "
+            f"{used:.1f} times fewer processor seconds."
+        )
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in forecasting.items())
+    ratio = forecasting["neuralforecast"] / forecasting[OURS]
+    libraries = ", ".join(f"{name} {version(name)}" for name in (OURS, *PEERS, "torch"))
+    return "\n\n".join(
+        [
+            HEADING,
+            "Made by `python -m benchmarks.peers`; the protocol stands at its top. "
+            f"{circumstances}, {libraries}.",
+            "\n".join(
+                [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *rows],
+            ),
+            verdict,
+            f"Forecasting {MANY_SERIES:,} series of {MANY_ROWS} readings, {HORIZON} steps: {told}, "
+            f"{ratio:.1f} times as fast.",
+        ]
     )
 
 
-def compare_forecasting(threads: int) -> None:
-    """Print how long each library takes for many series."""
-    seconds = {name: apart(threads, "predict", name) for name in PREDICTIONS}
-    told = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
-    ratio = seconds["neuralforecast"] / seconds[OURS]
-    print(f"forecasting {MANY_SERIES:,} series, {HORIZON} steps: {told}: {ratio:.1f} times as fast")
-
-
 def main() -> None:
-    """Compare training, then forecasting."""
+    """Compare errors and times, print, and write the section."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--windows", type=int, default=OUR_WINDOWS)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.one)))
         return
-    compare_training(given.threads, given.windows)
-    compare_forecasting(given.threads)
+    circumstances = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {given.threads} threads, "
+        f"{os.getloadavg()[0]:.1f} other processes at the start"
+    )
+    results = measure_errors(given.threads, given.batches, given.windows)
+    forecasting = {name: apart(given.threads, "predict", name) for name in PREDICTIONS}
+    text = section(results, forecasting, circumstances)
+    print(text)
+    page = Path(__file__).parent / "RESULTS.md"
+    page.write_text(with_section(page.read_text(), text + "\n"))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The networks beside LightGBM, AutoETS and AutoTheta, on readings of many kinds of sensor.
 
     pip install -e ".[bench]"
-    RNNFORECAST_DATA=... python benchmarks/suite.py [--methods network,builtin,lightgbm,ets,theta]
+    RNNFORECAST_DATA=... python -m benchmarks.suite [--methods network,builtin,lightgbm,ets,theta]
         [--sets a,b] [--seeds 0,1,2] [--jobs 2] [--cache FOLDER]
 
 The folder `suite` beside that of RNNFORECAST_DATA holds `suite.json`, which names the sets with
@@ -44,8 +44,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import suite_methods
-from suite_methods import (
+
+import rnnforecast
+from benchmarks import suite_methods
+from benchmarks.suite_methods import (
     DECILES,
     LEVELS,
     METHODS,
@@ -55,8 +57,6 @@ from suite_methods import (
     repeat_season,
     tasks_of,
 )
-
-import rnnforecast
 
 _RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADING = "## Sensors of many kinds"
@@ -294,7 +294,7 @@ def _introduction(seeds: Sequence[int]) -> str:
         with contextlib.suppress(PackageNotFoundError):
             libraries.append(f"{name} {version(name)}")
     return (
-        "Made by `python benchmarks/suite.py`; the protocol stands at its top. MAE and quantile "
+        "Made by `python -m benchmarks.suite`; the protocol stands at its top. MAE and quantile "
         "loss over those of the better of naive and seasonal naive, geometric means over series "
         "and sets; a series is lost where its MAE is more than 5 % above. **The season is told to "
         "all but the networks**, which find it; `builtin` learns nothing. LightGBM chooses for "

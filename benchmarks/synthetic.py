@@ -169,6 +169,9 @@ def _weeks(
 
 # Families
 
+PRODUCT_SHARE = 0.3
+"""Composed series with a season whose parts are multiplied."""
+
 
 def composed(rows: Rows, calendar: Calendar) -> Doubles:
     """Compose season, trend and noise, added or multiplied: most sensors."""
@@ -186,7 +189,7 @@ def composed(rows: Rows, calendar: Calendar) -> Doubles:
     rest = loudness * noise(rows, calendar.main)
 
     values = season + trend + rest
-    is_product = rows.chance(0.3) & has_season
+    is_product = rows.chance(PRODUCT_SHARE) & has_season
     level = factor(0.6 * trend)
     return np.where(is_product, level * (season + rows.log_uniform(1, 4) + rest), values)
 
@@ -477,12 +480,18 @@ SHORT_WEEKS_SHARE = 0.2
 """Batches with weeks whose history holds two or three of them."""
 LONG_SHARE, MAX_HISTORY = 0.12, 6000
 """Batches with a long history, of up to twelve usual ones, and its most rows: what users have."""
+LONGER_SHARE = 0.6
+"""Of the other batches, those whose histories have the usual length or more."""
 MAX_READINGS = 120_000
 """Most readings of a batch, above which it has fewer series."""
 MIN_SERIES_LENGTH = 64
 """Series are made at least as long, and cut."""
+LATE_SHARE = 0.15
+"""Series that begin late."""
 MIN_SHOWN, MIN_SHOWN_SHARE = 6, 0.2
 """Readings that a series shows at least; the share where it does not begin late."""
+TOLD_SHARES = (0.06, 0.06, 0.88)
+"""Batches that are told no season, a wrong one, and the true one."""
 
 
 @dataclass(frozen=True)
@@ -530,7 +539,7 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
 
     # some begin late, and stretches are hidden, of which a forecast is asked
     at = np.arange(n_rows)
-    is_late = rows.chance(0.15)
+    is_late = rows.chance(LATE_SHARE)
     is_shown = is_read & (at < n_history) & (at >= is_late * rows.uniform(0, 0.9) * n_history)
     n_segments = n_history // segment
     for _ in range(2):
@@ -568,7 +577,7 @@ def draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int]
         n_history = seasons.long * batch.uniform(2, 3)
     elif batch.chance(LONG_SHARE):
         n_history = batch.log_uniform(usual, min(12 * usual, MAX_HISTORY))
-    elif batch.chance(0.6):
+    elif batch.chance(LONGER_SHARE):
         n_history = batch.log_uniform(usual, max(2.5 * usual, usual + 600))
     else:
         n_history = batch.log_uniform(min(12, usual), usual)
@@ -587,7 +596,7 @@ def tell(batch: Rows, calendar: Calendar, n_history: int) -> Seasons:
     A long season is told where the history holds it, and a third of the next one.
     """
     main, long = calendar.seasons.main, calendar.seasons.long
-    (kind,) = batch.kinds((0.06, 0.06, 0.88)) if not calendar.is_weekly else (2,)
+    (kind,) = batch.kinds(TOLD_SHARES) if not calendar.is_weekly else (2,)
     if kind == 0:
         return Seasons()
     if kind == 1:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import rnnforecast
+from benchmarks import suite
 
 N_ROWS, SEASON, HORIZON, WINDOWS = 60, 6, 5, 3
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 NORMAL = [-1.2815515655446004, -0.8416212335729143, -0.5244005127080407, -0.2533471031357997, 0.0]
 NORMAL += [-z for z in NORMAL[3::-1]]
-
-
-@pytest.fixture(scope="module")
-def suite() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-        yield importlib.import_module("suite")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +96,7 @@ def figures_by_a_loop(
     return {name: sum(items) / len(items) for name, items in lists.items()}
 
 
-def test_scores_are_those_of_a_loop_over_the_readings(suite, folder, readings):
+def test_scores_are_those_of_a_loop_over_the_readings(folder, readings):
     (task,) = suite.tasks_of(folder)
     forecast = stub(readings, 0.4)
     table = suite.score(task, readings, {"stub": suite.to_arrays(task, readings, forecast)})
@@ -141,7 +132,7 @@ def test_scores_are_those_of_a_loop_over_the_readings(suite, folder, readings):
 
 
 def test_other_libraries_run_once_and_the_network_with_each_seed(
-    suite, folder, readings, tmp_path, monkeypatch
+    folder, readings, tmp_path, monkeypatch
 ):
     calls = []
 
@@ -180,7 +171,7 @@ def test_other_libraries_run_once_and_the_network_with_each_seed(
     assert "pump by ets: ValueError: no season fits" in text
 
 
-def test_the_networks_cutoffs_become_row_numbers(suite, folder, readings, monkeypatch):
+def test_the_networks_cutoffs_become_row_numbers(folder, readings, monkeypatch):
     expected = stub(readings, 0.2)
 
     def backtest(_data, *, horizon, config, ends, output):
@@ -199,7 +190,7 @@ def test_the_networks_cutoffs_become_row_numbers(suite, folder, readings, monkey
         np.testing.assert_array_equal(by_time, by_row)
 
 
-def test_gaps_are_filled_from_the_past_alone(suite, folder, readings):
+def test_gaps_are_filled_from_the_past_alone(folder, readings):
     (task,) = suite.tasks_of(folder)
     fill = suite.suite_methods._long_form
     whole = fill(task, readings, None)
@@ -211,7 +202,7 @@ def test_gaps_are_filled_from_the_past_alone(suite, folder, readings):
     pd.testing.assert_frame_equal(whole[before], other[before])
 
 
-def test_a_section_replaces_itself_and_nothing_else(suite):
+def test_a_section_replaces_itself_and_nothing_else():
     page = "# Results\n\n## A\n\nold\nlines\n\n## B\n\nkept\n"
     assert suite.with_section(page, "## A\n\nnew\n") == "# Results\n\n## A\n\nnew\n\n## B\n\nkept\n"
     assert suite.with_section(page, "## B\n\nnew\n").endswith("lines\n\n## B\n\nnew\n")
