@@ -239,6 +239,7 @@ def test_options_are_those_of_the_config_that_they_stand_for() -> None:
 def test_an_unknown_option_is_refused_before_anything_is_read(call: Callable[..., Any]) -> None:
     with pytest.raises(rf.UsageError, match="unexpected keyword argument 'no_such_option'"):
         call(no_such_option=1)
+    assert list(Path().iterdir()) == []
 
 
 def test_a_prediction_is_a_line_a_page_and_a_picture() -> None:
