@@ -34,8 +34,8 @@ def test_calibrated_bands_are_within_two_points_on_stationary_readings(tmp_path:
 
     model = rnnforecast.train(tmp_path / "data.csv", model=None, horizon=24)
 
-    assert model.metrics["metrics"]["network"]["coverage_80"] == pytest.approx(0.8, abs=0.02)
-    bands = model.metrics["bands"]
+    assert model.metrics["network"]["coverage_80"] == pytest.approx(0.8, abs=0.02)
+    bands = model.artifact.metrics["bands"]
     assert bands["observed"] == pytest.approx(bands["levels"], abs=0.03)
 
 
@@ -47,7 +47,9 @@ def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
     quiet = table[table.timestamp < "2013-12-15"]
     quiet.to_csv(tmp_path / "early.csv", index=False)
     model = rnnforecast.train(tmp_path / "early.csv", model=None)
-    assert model.metrics["skill"] > 0  # by the defaults, over the better of the naive methods
+    assert (
+        model.skill is not None and model.skill > 0
+    )  # by the defaults, over the better of the naive methods
 
     near, elsewhere, begins = search(source, model)
     assert near[1] >= 20  # 23 to 36 by the seed; the first failure is among what it learnt from

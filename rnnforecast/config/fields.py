@@ -312,7 +312,7 @@ def _as_text(value: Any) -> str:
         return str(operator.index(value))
     if isinstance(value, float):
         return str(value)
-    raise TypeError(f"{value!r} is no text")
+    raise TypeError(f"{value!r} is not a string")
 
 
 def _range_text(value: Any) -> str:

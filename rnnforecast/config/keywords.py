@@ -125,6 +125,7 @@ class PredictOptions(ReadingOptions, total=False):
     """Options of `predict`: how readings are read, and `PredictConfig` but for `future`."""
 
     horizon: Steps
+    season: int | str | timedelta | Sequence[str] | None
     quantiles: float | Sequence[float] | None
     as_of: Moment
     fallback: Names | None

@@ -226,14 +226,16 @@ def score(
     explicit: Collection[str] = (),
     version: str | None = None,
     trust_source: bool = False,
+    job: str | Path | None = None,
     listener: Listener = ignore,
     **options: Unpack[ScoreOptions],
 ) -> ScoreResult:
     """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
     The readings are read as those of the model were, by default from the same source, as `predict`
-    does. Options are those of the command, and come before those of `config` and `reading`. Raises
-    a `RnnForecastError`; `QualityGateError` where a series has drifted by more than the limit.
+    does. With a `job` it is `score_job`. Options are those of the command, and come before those of
+    `config` and `reading`. Raises a `RnnForecastError`; `QualityGateError` where a series has
+    drifted by more than the limit.
 
     >>> scored = rf.score("ledger", "newer.csv", by="lead")
     >>> [score.lead for score in scored.scores]
@@ -242,6 +244,8 @@ def score(
     check_option_names(score, options, ScoreConfig(), DataConfig())
     config = set_options(config or ScoreConfig(), options)
     reading = set_options(reading or DataConfig(), options)
+    if job is not None:
+        return score_job(job, config=config, listener=listener)
     explicit, data = names_of_options(explicit, options), as_table(data)
     events = Recorder(listener, [])
     if model != BUILTIN_MODEL:
@@ -257,10 +261,15 @@ def score(
     if data is None:
         data = training_data(as_model(model), is_trusted=trust_source)
     _, panel, reading = read_with_model(data, model, reading, explicit, events)
-    past = make_past(panel)
+    return _score(folder, make_past(panel), config, reading, events)
 
+
+def _score(
+    folder: Path, past: Past, config: ScoreConfig, options: DataConfig, events: Recorder
+) -> ScoreResult:
+    """Score the forecasts of a ledger on readings in memory. Raises as `score` does."""
     newest, since = _span(past, config)
-    _check_size(folder, past, since, config.by, reading)
+    _check_size(folder, past, since, config.by, options)
     table = _read_scored(list_parts(folder), past, since)
     n_in_sample = 0
     if not config.in_sample:
@@ -273,7 +282,7 @@ def score(
     if not scores:
         condition = "to include them although they look too good"
         raise NotEnoughDataError(
-            f"no forecast in {ledger} can be scored yet"
+            f"no forecast in {folder} can be scored yet"
             + (" (except in-sample ones)" if n_in_sample else ""),
             code="nothing-to-score",
             proposals=[Proposal(("--in-sample",), condition)] if n_in_sample else (),

@@ -93,8 +93,7 @@ def run(
     Readings that are stale or cannot be used are the `error` of their run; any other failure is
     raised, as a `RnnForecastError`: a `CatchUpError` where as-of times before it are published.
     Results and failures are logged, gauged and reported as the job file says. `arguments` are
-    recorded in the manifest. Options are those of the command, and come before those of `config`;
-    `from_` is its `--from`.
+    recorded in the manifest. Options are those of the command, and come before those of `config`.
 
     >>> (result,) = rf.run("job.toml", lock_wait="10m")
     >>> result.status

@@ -198,11 +198,24 @@ def backtest(
     else:
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
+    return _measure(trial, output, report, events, clock, is_escaped=ends.excel_safe)
+
+
+def _measure(
+    trial: Trial,
+    output: str | Path | None,
+    report: str | Path | None,
+    events: Recorder,
+    clock: Clock,
+    *,
+    is_escaped: bool,
+) -> Backtest:
+    """Forecast and compare, and publish the forecasts and the report, both or none."""
     names = trial.split.panel.names
     with ExitStack() as both_or_none:
         sink: Sink | None = None
         if output is not None:
-            safe = without_formulas(names, str(output), events, is_escaped=ends.excel_safe)
+            safe = without_formulas(names, str(output), events, is_escaped=is_escaped)
             renamed = {name: new for name, new in zip(names, safe, strict=True) if name != new}
             # The report is published first, and taken back where the forecasts cannot be.
             target = None if report is None else resolve_output(Path(report))

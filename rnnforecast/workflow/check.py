@@ -122,12 +122,7 @@ def check(
             _warn_unless_trainable(drop_other_steps(panel, schema)[0], task.config, listener)
         else:
             panel, schema = task.read(source, config, listener)
-            spec, known = model.artifact.spec, training_stats_of(model.artifact)
-            past = make_past(panel)
-            warn_of_suspect_readings(panel, listener)
-            warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
-            rule = Fallback(spec.lookback, spec.least_history, spec.season)
-            warn_of_short_history(past, listener, rule)
+            _warn_of_misfit(panel, model, listener)
         profile = profile_panel(panel, listener)
         for warning in profile.warnings:
             # a range holds for the counts of a counter, not for what it counts in a step
@@ -148,6 +143,16 @@ def check(
         train=shlex.join(["rnnforecast", "train", path, *proposed]),
         predict=predict,
     )
+
+
+def _warn_of_misfit(panel: Panel, model: Model, listener: Listener) -> None:
+    """Warn of readings that are unlike those that a model was trained on, or too few for it."""
+    spec, known = model.artifact.spec, training_stats_of(model.artifact)
+    past = make_past(panel)
+    warn_of_suspect_readings(panel, listener)
+    warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
+    rule = Fallback(spec.lookback, spec.least_history, spec.season)
+    warn_of_short_history(past, listener, rule)
 
 
 def training_options(

@@ -267,7 +267,29 @@ def anomalies(
         check_format(str(output))
     events = Recorder(listener)
     model, panel, _ = read_with_model(data, model, reading, explicit, events, output=output)
-    artifact, spec = model.artifact, model.artifact.spec
+    result = _find_anomalies(model.artifact, panel, config, events)
+
+    written = result
+    if output is not None:
+        names = result.anomalous_names
+        safe = without_formulas(names, str(output), events, is_escaped=config.excel_safe)
+        written = result.with_names(dict(zip(names, safe, strict=True)))
+    put_together = tuple(episodes(result, max_gap=model.artifact.spec.horizon))
+    search = Search(result, put_together, tuple(events.warnings))
+    if output is not None:
+        write_table(written.to_arrow(), str(output))
+    return search
+
+
+def _find_anomalies(
+    artifact: Artifact, panel: Panel, config: AnomalyConfig, listener: Listener
+) -> Anomalies:
+    """Judge the readings by forecasts that have not seen them.
+
+    Raises `UsageError` for a stride beyond the horizon, and `NotEnoughDataError` where no reading
+    can be judged.
+    """
+    spec = artifact.spec
     stride = config.stride or spec.horizon
     if stride > spec.horizon:
         raise UsageError(
@@ -276,13 +298,13 @@ def anomalies(
         )
 
     if artifact.trained_until is None:
-        events(Notice("scored by the built-in network, which was not trained on this data"))
+        listener(Notice("scored by the built-in network, which was not trained on this data"))
     since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
     if artifact.untrained_from_us - panel.step_us >= first_us:
         message = f"the model was trained on data until {artifact.trained_until}"
         message += ", so anomalies before that are underestimated"
-        events(WarningEvent("already-learnt", message))
+        listener(WarningEvent("already-learnt", message))
 
     result = find_anomalies(
         with_limits(restore(artifact, is_adaptive=False), artifact.limits),
@@ -291,7 +313,7 @@ def anomalies(
         stride=stride,
         at_least=config.at_least,
         since_us=since,
-        listener=events,
+        listener=listener,
     )
     if not result.n_judged:
         raise NotEnoughDataError(
@@ -299,17 +321,7 @@ def anomalies(
             code="too-short",
             hint="use more data or an earlier --since",
         )
-
-    written = result
-    if output is not None:
-        names = result.anomalous_names
-        safe = without_formulas(names, str(output), events, is_escaped=config.excel_safe)
-        written = result.with_names(dict(zip(names, safe, strict=True)))
-    put_together = tuple(episodes(result, max_gap=spec.horizon))
-    search = Search(result, put_together, tuple(events.warnings))
-    if output is not None:
-        write_table(written.to_arrow(), str(output))
-    return search
+    return result
 
 
 def memory(

@@ -85,7 +85,7 @@ class Prediction:
         unknown = next((name for name in wanted if name not in names), None)
         if unknown is not None:
             raise UsageError(
-                f"the forecast has no series {unknown!r}", hint=f"it begins with {names[0]!r}"
+                f"the forecast has no series {unknown!r}", hint=f"its first series is {names[0]!r}"
             )
         chosen = wanted or names[:MAX_DRAWN]
         is_drawn = np.array([name in chosen for name in names], np.bool_)

@@ -80,13 +80,14 @@ def train(
     True
 
     A training that a signal interrupts leaves a checkpoint in the model directory. With `resume` it
-    continues from there, and ends in the same weights as an uninterrupted one. With `max_time` the
-    steps taken before count, and the time starts anew.
-
-    Where torchrun has started several processes, each of them calls this with the same arguments:
-    they train one network, on a folder that `shard` has made, and the first one saves it. On a
-    table in memory each process trains alone.
+    continues from there, and ends in the same weights as an uninterrupted one; the steps taken
+    before count, and `max_time` starts anew. Where torchrun has started several processes, each of
+    them calls this with the same arguments: they train one network, on a folder that `shard` has
+    made, and the first one saves it. On a table in memory each process trains alone.
     """
+    config, ranks = config or Config(), ranks or RanksConfig()
+    check_option_names(train, options, config, ranks)
+    config, ranks = set_options(config, options), set_options(ranks, options)
     path = None if model is None else model_directory(model)
     if resume and path is None:
         raise UsageError("--resume needs a model directory with a checkpoint")
@@ -96,9 +97,7 @@ def train(
     if path is not None:
         versions.check_writable(path)
 
-    config, ranks, data = config or Config(), ranks or RanksConfig(), as_table(data)
-    check_option_names(train, options, config, ranks)
-    config, ranks = set_options(config, options), set_options(ranks, options)
+    data = as_table(data)
     check_outputs(data, config.data)
     config = replace(config, data=load_excluded_times(config.data))
     launch = launch_for(data)

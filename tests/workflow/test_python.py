@@ -165,7 +165,7 @@ def test_names_that_a_forecast_has_itself_are_not_taken() -> None:
 
 @pytest.mark.parametrize("data", [3, ["a.csv"], {"a": [1]}, None])
 def test_what_is_no_table_is_refused(data: object) -> None:
-    with pytest.raises(rf.RnnForecastError, match=r"readings must be|built-in network"):
+    with pytest.raises(rf.RnnForecastError, match=r"is not supported|built-in network"):
         rf.predict(data, model="builtin")
 
 
@@ -239,6 +239,7 @@ def test_options_are_those_of_the_config_that_they_stand_for() -> None:
 def test_an_unknown_option_is_refused_before_anything_is_read(call: Callable[..., Any]) -> None:
     with pytest.raises(rf.UsageError, match="unexpected keyword argument 'no_such_option'"):
         call(no_such_option=1)
+    assert list(Path().iterdir()) == []
 
 
 def test_a_prediction_is_a_line_a_page_and_a_picture() -> None:
