@@ -411,7 +411,7 @@ def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -
 
     Each series has one origin at most, of which it is told level, spread and `seasons`.
     """
-    lookback = min(wanted_lookback(seasons), int(past.cutoff.max()))
+    lookback = min(wanted_lookback(seasons), max(int(past.cutoff.max()), 1))
     network = RNNForecaster.untrained(past, lookback=lookback, horizon=horizon, seasons=seasons)
     return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
 
