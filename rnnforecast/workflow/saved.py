@@ -15,6 +15,7 @@ from rnnforecast.config.training import (
     BUILTIN_MODEL,
     DEFAULT_MODEL,
     EXPERT,
+    MAX_LOOKBACK,
     Config,
     PredictConfig,
     changed_fields,
@@ -406,12 +407,15 @@ def read_for_builtin(
     return replace(panel, covariates=None), replace(schema, covariates=())
 
 
-def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
+def untrained_forecaster(
+    past: Past, horizon: int, seasons: Sequence[Seasons], *, n_rows: int = MAX_LOOKBACK
+) -> Forecaster:
     """Return the built-in network as `predict` uses it on series that it has not learnt from.
 
-    Each series has one origin at most, of which it is told level, spread and `seasons`.
+    Each series has one origin at most, of which it is told level, spread and `seasons`. None of
+    its forecasts has more than `n_rows` rows before it.
     """
-    lookback = min(wanted_lookback(seasons), max(int(past.cutoff.max()), 1))
+    lookback = min(wanted_lookback(seasons), n_rows)
     network = RNNForecaster.untrained(past, lookback=lookback, horizon=horizon, seasons=seasons)
     return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
 
@@ -425,7 +429,8 @@ class BuiltinFallback:
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast, see `Forecaster`; each series has one origin at most."""
-        untrained = untrained_forecaster(past, horizon, seasons_of(past, self.common))
+        seasons, n_rows = seasons_of(past, self.common), max(int(past.cutoff.max()), 1)
+        untrained = untrained_forecaster(past, horizon, seasons, n_rows=n_rows)
         return untrained.predict(past, horizon, quantiles)
 
 
