@@ -333,21 +333,19 @@ def _gigabytes(n_bytes: int) -> str:
 def as_table(data: object) -> object:
     """Return readings that can be read again: whatever streams Arrow's batches as an Arrow table.
 
-    Such are tables of polars, queries of DuckDB, and readers, which end after one reading. Paths
-    and tables of pandas, whose index counts, are returned as they are. Raises `DataError`.
+    Such are tables of polars, queries of DuckDB, and readers, which end after one reading; texts
+    are no views in it. Paths and tables of pandas, whose index counts, are returned as they are.
+    Raises `DataError`.
     """
-    is_table = isinstance(data, pa.Table | pd.DataFrame | pd.Series)
-    if is_table or not hasattr(data, "__arrow_c_stream__"):
+    if isinstance(data, pd.DataFrame | pd.Series) or not hasattr(data, "__arrow_c_stream__"):
         return data
     try:
         table = pa.table(data)
-        views = {
-            field.name: pa.large_string()
+        fields = [
+            field.with_type(pa.large_string()) if pa.types.is_string_view(field.type) else field
             for field in table.schema
-            if pa.types.is_string_view(field.type)
-        }
-        schema = [f.with_type(views.get(f.name, f.type)) for f in table.schema]
-        return table.cast(pa.schema(schema)) if views else table
+        ]
+        return table.cast(pa.schema(fields))
     except (pa.ArrowException, ValueError) as error:
         name = type(data).__name__
         raise DataError(f"the {name} cannot be read: {error}", code="unreadable") from error
