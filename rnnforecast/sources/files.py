@@ -341,14 +341,19 @@ def as_table(data: object) -> object:
         return data
     try:
         table = pa.table(data)
-        fields = [
-            field.with_type(pa.large_string()) if pa.types.is_string_view(field.type) else field
-            for field in table.schema
-        ]
+        fields = [field.with_type(_without_views(field.type)) for field in table.schema]
         return table.cast(pa.schema(fields))
     except (pa.ArrowException, ValueError) as error:
         name = type(data).__name__
         raise DataError(f"the {name} cannot be read: {error}", code="unreadable") from error
+
+
+def _without_views(type_: pa.DataType) -> pa.DataType:
+    """Return the type of texts for views, which few functions of Arrow know; others as they are."""
+    if pa.types.is_dictionary(type_):
+        values = _without_views(type_.value_type)
+        return pa.dictionary(type_.index_type, values, ordered=type_.ordered)
+    return pa.large_string() if pa.types.is_string_view(type_) else type_
 
 
 def check_outputs(
