@@ -335,24 +335,27 @@ def _gigabytes(n_bytes: int) -> str:
 def as_table(data: object) -> object:
     """Return readings that can be read again: whatever streams Arrow's batches as an Arrow table.
 
-    Such are tables of polars, queries of DuckDB, and readers, which end after one reading. Paths
-    and tables of pandas, whose index counts, are returned as they are. Raises `DataError`.
+    Such are tables of polars, queries of DuckDB, and readers, which end after one reading; texts
+    are no views in it. Paths and tables of pandas, whose index counts, are returned as they are.
+    Raises `DataError`.
     """
-    is_table = isinstance(data, pa.Table | pd.DataFrame | pd.Series)
-    if is_table or not hasattr(data, "__arrow_c_stream__"):
+    if isinstance(data, pd.DataFrame | pd.Series) or not hasattr(data, "__arrow_c_stream__"):
         return data
     try:
         table = pa.table(data)
-        views = {
-            field.name: pa.large_string()
-            for field in table.schema
-            if pa.types.is_string_view(field.type)
-        }
-        schema = [f.with_type(views.get(f.name, f.type)) for f in table.schema]
-        return table.cast(pa.schema(schema)) if views else table
+        fields = [field.with_type(_without_views(field.type)) for field in table.schema]
+        return table.cast(pa.schema(fields))
     except (pa.ArrowException, ValueError) as error:
         name = type(data).__name__
         raise DataError(f"the {name} cannot be read: {error}", code="unreadable") from error
+
+
+def _without_views(type_: pa.DataType) -> pa.DataType:
+    """Return the type of texts for views, which few functions of Arrow know; others as they are."""
+    if pa.types.is_dictionary(type_):
+        values = _without_views(type_.value_type)
+        return pa.dictionary(type_.index_type, values, ordered=type_.ordered)
+    return pa.large_string() if pa.types.is_string_view(type_) else type_
 
 
 def check_outputs(

@@ -104,14 +104,15 @@ class Stream:
         return self._tables.pop().__arrow_c_stream__(requested_schema)
 
 
-def as_views(frame: pd.DataFrame) -> Stream:
-    """Return texts as views, as polars keeps them."""
+def as_views(frame: pd.DataFrame, *, is_categorical: bool = False) -> Stream:
+    """Return the names of series as views, or categories that are views, as polars keeps them."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    types = [
-        field.with_type(pa.string_view()) if pa.types.is_large_string(field.type) else field
-        for field in table.schema
-    ]
-    return Stream(table.cast(pa.schema(types)))
+    names = table["unique_id"].cast(pa.string_view()).combine_chunks()
+    if is_categorical:
+        categories = pa.array(["a", "b"], pa.string_view())
+        codes = pa.array((frame["unique_id"] == "b").astype("uint32"))
+        names = pa.DictionaryArray.from_arrays(codes, categories)
+    return Stream(table.set_column(0, "unique_id", names))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,7 @@ def as_views(frame: pd.DataFrame) -> Stream:
         pa.RecordBatch.from_pandas,
         lambda frame: Stream(pa.Table.from_pandas(frame, preserve_index=False)),
         as_views,
+        lambda frame: as_views(frame, is_categorical=True),
     ],
 )
 def test_tables_of_all_kinds_are_forecast_alike_and_keep_their_names(
