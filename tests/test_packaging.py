@@ -1,4 +1,4 @@
-"""What is released: the sdist is the repository, the wheel the package, and both have one version."""
+"""What is released: the sdist is the repository, the wheel the package, of one version."""
 
 from __future__ import annotations
 
