@@ -29,8 +29,8 @@ REPOSITORY_PAGES = {
     "sample_data/README.md": "sample-data.md",
 }
 """Files outside of docs/ that are pages, too: path in the repository, path in the documentation."""
-EXAMPLES = sorted(path for path in (ROOT / "examples").rglob("*") if path.suffix != ".md")
-"""Files that pages link to; the site has them under the same path."""
+EXAMPLES = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "examples" / "README.md").read_text("utf-8"))
+"""Files that the page of examples links to; the site has them under the same path."""
 _LINK = re.compile(r"\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 
 
@@ -39,9 +39,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     texts = {name: (ROOT / path).read_text("utf-8") for path, name in REPOSITORY_PAGES.items()}
     for name, text in {**pages(), **texts}.items():
         files.append(File.generated(config, name, content=text))
-    for path in filter(Path.is_file, EXAMPLES):
-        name = path.relative_to(ROOT).as_posix()
-        files.append(File.generated(config, name, abs_src_path=str(path)))
+    for path in (path for path in EXAMPLES if not path.startswith("..")):
+        source = str(ROOT / "examples" / path)
+        files.append(File.generated(config, f"examples/{path}", abs_src_path=source))
     return files
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-# Runs of one job hold a lock: max_active_runs=1 keeps them from waiting for each other.
+# Runs of one job hold a lock, and a second one would exit with 11.
 with DAG("forecasts", schedule="@daily", start_date=datetime(2024, 4, 26), max_active_runs=1):
     BashOperator(
         task_id="run",
