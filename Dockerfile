@@ -1,10 +1,10 @@
 # Forecasts without torch: predict, run, score, status, show, check, use, shard, plots in the terminal.
 #
-#     docker build --tag rnnforecast:0.1.0 .
+#     docker build --tag rnnforecast:0.2.0 .
 #
 # With training; TORCH_INDEX is the address of the package index that has torch's builds for CPUs:
 #
-#     docker build --build-arg TRAIN=1 --build-arg TORCH_INDEX=... --tag rnnforecast:0.1.0-train .
+#     docker build --build-arg TRAIN=1 --build-arg TORCH_INDEX=... --tag rnnforecast:0.2.0-train .
 
 ARG PYTHON=3.11
 

@@ -25,17 +25,23 @@ REPOSITORY_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/RESULTS.md": "results.md",
+    "examples/README.md": "examples/index.md",
     "sample_data/README.md": "sample-data.md",
 }
 """Files outside of docs/ that are pages, too: path in the repository, path in the documentation."""
+EXAMPLES = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "examples" / "README.md").read_text("utf-8"))
+"""Files that the page of examples links to; the site has them under the same path."""
 _LINK = re.compile(r"\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages and those of the repository."""
+    """Add the generated pages, those of the repository, and the examples."""
     texts = {name: (ROOT / path).read_text("utf-8") for path, name in REPOSITORY_PAGES.items()}
     for name, text in {**pages(), **texts}.items():
         files.append(File.generated(config, name, content=text))
+    for path in (path for path in EXAMPLES if not path.startswith("..")):
+        source = str(ROOT / "examples" / path)
+        files.append(File.generated(config, f"examples/{path}", abs_src_path=source))
     return files
 
 
@@ -47,8 +53,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     def rewrite(link: re.Match[str]) -> str:
         target = normpath(join(dirname(source), link["path"]))
         name = REPOSITORY_PAGES.get(target, target.removeprefix("docs/"))
-        is_page = target in REPOSITORY_PAGES or target.startswith("docs/")
-        path = relpath(name, dirname(page.file.src_uri) or ".") if is_page else link["path"]
+        is_on_site = target in REPOSITORY_PAGES or target.startswith(("docs/", "examples/"))
+        path = relpath(name, dirname(page.file.src_uri) or ".") if is_on_site else link["path"]
         return f"]({path}{link['anchor'] or ''})"
 
     return _LINK.sub(rewrite, markdown)

@@ -1,26 +1,30 @@
 """The recipes for unattended runs (cron, systemd, Kubernetes, Airflow) do what they say.
 
-They are in docs/how-to/: cron.md, kubernetes.md and airflow.md. A recipe whose tool is not on the
-machine is skipped.
+They are in docs/how-to/ (cron.md, kubernetes.md and airflow.md) and in examples/. A recipe whose
+tool is not on the machine is skipped.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
-from rnnforecast.config.job import read_job
+from rnnforecast.config.job import _TABLES, read_job
 from tests.builders import SMALL_JOB
 from tests.conftest import Command
-from tests.docs.pages import blocks_of
+from tests.docs.pages import ROOT, blocks_of
 
 PLACE = "/srv/forecasts"
+EXAMPLES = ROOT / "examples"
+UNITS = sorted((EXAMPLES / "systemd").iterdir())
 
 
 def blocks(language: str, page: str = "cron") -> list[str]:
@@ -50,11 +54,27 @@ def shell(line: str, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_job_file_of_the_recipe_is_one(tmp_path: Path) -> None:
+def test_the_job_file_of_the_page_is_one(tmp_path: Path) -> None:
     (tmp_path / "job.toml").write_text(blocks("toml")[0])
     job = read_job(tmp_path / "job.toml")
     assert job.forecast.max_age == "3h"
+    assert job.ledger == str(tmp_path / "ledger")
+
+
+def test_the_job_file_of_the_examples_uses_every_table(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "job.toml", tmp_path)
+    job = read_job(tmp_path / "job.toml")
+    assert set(job.tables) == set(_TABLES)
     assert job.retrain.margin == 0.01
+
+
+def test_what_the_job_file_of_the_examples_leaves_out_is_valid_too(tmp_path: Path) -> None:
+    text = (EXAMPLES / "job.toml").read_text(encoding="utf-8")
+    options = re.compile(r"^# (?=\w+ = )", re.MULTILINE)
+    assert len(options.findall(text)) >= 4
+    (tmp_path / "job.toml").write_text(options.sub("", text))
+    job = read_job(tmp_path / "job.toml")
+    assert (job.model.version, job.reading.freq) == ("previous", "10min")
 
 
 @pytest.mark.slow
@@ -81,15 +101,30 @@ def test_the_loop_over_days_does_each_of_them_once(place: Path) -> None:
         assert names == ["2024-01-14T000000.csv", "2024-01-15T000000.csv"]
 
 
+def unit(name: str) -> ConfigParser:
+    """Return the sections of a unit of systemd."""
+    parser = ConfigParser(delimiters="=", interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((EXAMPLES / "systemd" / name).read_text(encoding="utf-8"))
+    return parser
+
+
+def test_the_timer_starts_the_unit_of_its_name() -> None:
+    service, timer = unit("rnnforecast.service"), unit("rnnforecast.timer")
+    assert [path.name for path in UNITS] == ["rnnforecast.service", "rnnforecast.timer"]
+    assert set(service.sections()) == {"Unit", "Service"}
+    assert service["Service"]["Type"] == "oneshot"
+    assert service["Service"]["WorkingDirectory"] == PLACE
+    assert timer["Timer"]["OnCalendar"]
+    assert timer["Install"]["WantedBy"] == "timers.target"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 def test_the_units_are_what_systemd_takes(place: Path, tmp_path: Path) -> None:
-    units = []
-    for text in blocks("ini"):
-        name = re.search(r"^# .*/(\S+)$", text, re.MULTILINE)
-        assert name is not None
-        units.append(tmp_path / name[1])
-        units[-1].write_text(text.replace(PLACE, str(place)))
-    assert {unit.suffix for unit in units} == {".service", ".timer"}
+    units = [tmp_path / path.name for path in UNITS]
+    for path in units:
+        text = (EXAMPLES / "systemd" / path.name).read_text(encoding="utf-8")
+        path.write_text(text.replace(PLACE, str(place)))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True
     )
@@ -97,11 +132,24 @@ def test_the_units_are_what_systemd_takes(place: Path, tmp_path: Path) -> None:
 
 
 def test_the_units_command_publishes_a_forecast(command: Command, place: Path) -> None:
-    line = re.search(r"^ExecStart=\S+ (.*)$", "\n".join(blocks("ini")), re.MULTILINE)
-    assert line is not None
-    arguments = [place / "job.toml" if word == "job.toml" else word for word in line[1].split()]
-    assert command(*arguments).code == 0
+    _, *words = unit("rnnforecast.service")["Service"]["ExecStart"].split()
+    assert command(*(place / word if word == "job.toml" else word for word in words)).code == 0
     assert len(list((place / "out").glob("*.csv"))) == 1
+
+
+def test_the_task_of_airflow_publishes_the_forecast_of_its_day(
+    command: Command, place: Path
+) -> None:
+    path = EXAMPLES / "airflow" / "forecasts.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    compile(tree, path, "exec")
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    task = next(call for call in calls if ast.unparse(call.func) == "BashOperator")
+    options = {word.arg: ast.literal_eval(word.value) for word in task.keywords}
+    assert options["cwd"] == PLACE
+    _, name, job, *words = options["bash_command"].replace("{{ ds }}", "2024-01-15").split()
+    assert command(name, place / job, *words).code == 0
+    assert [path.name for path in (place / "out").glob("*.csv")] == ["2024-01-15T000000.csv"]
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")

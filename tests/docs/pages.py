@@ -11,12 +11,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in [
-        *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+        *(
+            ROOT / f"{name}.md"
+            for name in ("README", "CONTRIBUTING", "SECURITY", "examples/README")
+        ),
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
 }
 """Text of each page by its path in the repository."""
-LANGUAGES = ("sh", "python", "toml", "ini", "yaml", "crontab")
+LANGUAGES = ("sh", "python", "toml", "yaml", "crontab")
 """Languages whose blocks do something; all others show output or layouts."""
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^>]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$",
