@@ -275,7 +275,7 @@ def score_set(networks: Mapping[str, Weights], task: Task) -> pd.DataFrame:
     late_by = (panel.start - panel.first_us) // panel.step_us  # rows before a series begins
     past = make_past(panel, np.maximum(cutoffs[0] - late_by, 0))
     seasons = find_seasons(past)
-    forecaster = RNNForecaster.untrained(
+    builtin = RNNForecaster.untrained(
         past, lookback=wanted_lookback(seasons), horizon=task.horizon, seasons=seasons
     )
     series = np.arange(panel.n_series).repeat(len(cutoffs))
@@ -285,8 +285,9 @@ def score_set(networks: Mapping[str, Weights], task: Task) -> pd.DataFrame:
     at = readings.columns.get_indexer(list(panel.names))
     forecasts = {}
     for name, weights in networks.items():
-        # a copy would go into the built-in weights, which all forecasters share
-        forecaster.network.members[0].load_state_dict(weights, assign=True)
+        tensors = {key: weight.detach().numpy() for key, weight in weights.items()}
+        member = replace(builtin.network.members[0], tensors=tensors)
+        forecaster = replace(builtin, network=replace(builtin.network, members=(member,)))
         values = forecaster.predict(origins, task.horizon, LEVELS.tolist()).values
         deciles = np.full(shape, np.nan)
         deciles[at] = values.reshape(panel.n_series, *shape[1:])
