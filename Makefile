@@ -89,12 +89,13 @@ $(VENV)/docs: $(VENV)/installed
 	@touch $@
 
 # What the lowest versions need themselves is pinned as everywhere, and so is torch: each of its
-# releases is downloaded in gigabytes.
+# releases is downloaded in gigabytes. scipy, which scikit-learn brings, has to suit the lowest numpy.
 $(LOWEST)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LOWEST)
 	sed -n '/^dependencies = \[/,/^\]/s/.*"\(.*\)>=\([^"]*\)".*/\1==\2/p' pyproject.toml \
 		| grep -v ^torch= > $(LOWEST)/lowest.txt
-	sed 's/==.*/==/' $(LOWEST)/lowest.txt | grep -vFf - constraints.txt > $(LOWEST)/others.txt
+	sed 's/==.*/==/' $(LOWEST)/lowest.txt | grep -vFf - constraints.txt | grep -v ^scipy= \
+		> $(LOWEST)/others.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint $(LOWEST)/others.txt --requirement $(LOWEST)/lowest.txt \
 		holidays hypothesis openpyxl pytest pytest-xdist torch
