@@ -146,7 +146,7 @@ def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
     retrained = [r for r in outcome.document["runs"] if r["retrain"] is not None]
     assert retrained
     for result in retrained:
-        assert result["retrain"]["due"].startswith("drift of ")
+        assert result["retrain"]["due"].startswith("after drift of ")
         assert any(score["flag"] for score in result["scores"])
 
 
