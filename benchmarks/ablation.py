@@ -54,7 +54,7 @@ from rnnforecast.tables.match import read_for_training
 HEADING = "## What the built-in network owes to its parts"
 AS_IS, OTHER_WEIGHTS, OTHER_BATCHES = "as it is", "other first weights", "other batches, too"
 RECIPE = Recipe(n_segments=1280, n_series=(12, 48))
-"""Half of the series of the built-in training: so many networks take long."""
+"""Half of the series of the built-in training, to keep the run short."""
 DECAY_SHARE = 0.25
 """Steps at the end over which the rate falls."""
 _NO_SHARE = -1e4

@@ -7,11 +7,11 @@
 Each forecasts every window of the test part of ETTh1's seven sensors, look-back and horizon 96:
 rows to 8640 train, to 11520 validate, to 14400 test. Errors are in units of the deviation of the
 first part. Of the peers a recurrent network of width 128 trains with batches of 256, 1,024 or 4,096
-windows of one series, whichever is the fastest, on so many windows; ours has its defaults, and is
-measured as it is built in, without a training, too.
+windows of one series, whichever is the fastest, on a fixed number of windows. Ours has its
+defaults, and is measured as it is built in, without a training, too.
 
 Seconds are those of a process from its start, until it could forecast, and until it has forecast
-all windows. Every measurement runs in a process of its own. The ratio is that of the first seconds:
+all windows. Every measurement runs in a separate process. The ratio is that of the first seconds:
 those of the peers' run with the least error over those of ours that has an error as small soonest.
 The tables go into RESULTS.md.
 """
@@ -158,7 +158,7 @@ def ours_predict() -> float:
 
 
 def neuralforecast_rate(batch: int, steps: int) -> float:
-    """Seconds of a training with so many steps."""
+    """Seconds of a training with this many steps."""
     forecaster = _neuralforecast(batch, steps)
     frame = long_form(readings().iloc[:TRAIN_END])
     started = time.monotonic()
@@ -202,7 +202,7 @@ def _ready() -> Any:
 
 
 def neuralforecast_error(batch: int, windows: int) -> Result:
-    """Train on so many windows, forecast all test windows, score."""
+    """Train on a number of windows, forecast all test windows, score."""
     forecaster = _neuralforecast(batch, max(1, windows // batch))
     frame = long_form(readings())
     made = forecaster.cross_validation(
@@ -228,7 +228,7 @@ def neuralforecast_predict() -> float:
 
 
 def darts_rate(batch: int, steps: int) -> float:
-    """Seconds of a training with so many steps."""
+    """Seconds of a training with this many steps."""
     model, series = _darts(batch, steps), _darts_series(TRAIN_END)
     started = time.monotonic()
     model.fit(series)
@@ -267,7 +267,7 @@ def _darts(batch: int, steps: int) -> Any:
 
 
 def darts_error(batch: int, windows: int) -> Result:
-    """Train on so many windows, forecast all test windows, score."""
+    """Train on a number of windows, forecast all test windows, score."""
     model = _darts(batch, max(1, windows // batch))
     model.fit(_darts_series(TRAIN_END))
     made = model.historical_forecasts(
@@ -309,7 +309,7 @@ def _threads() -> int:
 
 
 def apart(threads: int, *task: object) -> Any:
-    """Run one measurement in a process of its own, and return what it prints last.
+    """Run one measurement in a separate process, and return what it prints last.
 
     `ready_at`, a time, becomes the seconds since the start of the process, and those of the whole
     run are added.
@@ -365,7 +365,7 @@ def measure_rates(threads: int, batches: Sequence[int]) -> dict[str, dict[int, f
 def measure_errors(
     threads: int, batches: Sequence[int], windows: Sequence[int]
 ) -> dict[str, Result]:
-    """Return errors and times of ours, and of each peer after so many windows."""
+    """Return errors and times of rnnforecast, and of each peer after each number of windows."""
     tasks: dict[str, tuple[object, ...]] = {name: (name,) for name in NETWORKS}
     for name, by_batch in measure_rates(threads, batches).items():
         batch = max(by_batch, key=by_batch.__getitem__)

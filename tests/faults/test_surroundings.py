@@ -158,7 +158,8 @@ def test_a_locale_that_cannot_spell_a_path_is_an_error_that_says_what_to_set(
     place = odd_place(scene, tmp_path)
     done = shell('"$@"', *words, f"job {ODD}.toml", cwd=place, env=ASCII)
     assert done.returncode == 2, done.stderr
-    assert b"cannot be encoded in this locale's ascii" in done.stderr and b"PYTHONUTF8=1" in done.stderr
+    assert b"cannot be encoded in this locale's ascii" in done.stderr
+    assert b"PYTHONUTF8=1" in done.stderr
     done = shell('"$@"', *words, "job.toml", cwd=scene.place, env=ASCII)
     assert done.returncode == 0, done.stderr
     scene.check_done(RUN)
