@@ -231,6 +231,14 @@ def bent_line(rows: Rows) -> Doubles:
     return 3 * np.cumsum(held(white(rows), bends), axis=1) / rows.n_steps
 
 
+def curve(rows: Rows) -> Doubles:
+    """Return a power of the time, or what nears a limit: warming up, emptying, growth."""
+    share = (np.arange(rows.n_steps) + 1) / rows.n_steps
+    power = share ** rows.log_uniform(0.3, 3)
+    approach = 1 - np.exp(-share / rows.log_uniform(0.05, 2))
+    return rows.normal() * standardise(np.where(rows.chance(0.5), power, approach))
+
+
 def random_walk(rows: Rows) -> Doubles:
     """Return sums of shocks: what has no level of its own."""
     return np.cumsum(white(rows), axis=1) / np.sqrt(rows.n_steps)
@@ -259,14 +267,18 @@ def level_shifts(rows: Rows) -> Doubles:
 
 TRENDS: Sequence[tuple[float, Signal]] = (
     (0.12, no_trend),
-    (0.10, line),
-    (0.12, bent_line),
-    (0.16, random_walk),
+    (0.08, line),
+    (0.10, bent_line),
+    (0.05, curve),
+    (0.15, random_walk),
     (0.20, slow_walk),
     (0.12, slow_curve),
     (0.08, power_law),
     (0.10, level_shifts),
 )
+
+STEEP: Sequence[tuple[float, Signal]] = ((0.5, line), (0.3, bent_line), (0.2, curve))
+"""Trends next to which a season may be small."""
 
 
 # Patterns of a season: the rows have as many steps as the season, and step 0 follows the last

@@ -31,7 +31,7 @@ from benchmarks.signals import (
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.season import Seasons
 
-VERSION = 2
+VERSION = 3
 """Raised when the same seed gives other series."""
 N_WEEKDAYS = 7
 MIN_DAY = 20
@@ -171,6 +171,8 @@ def _weeks(
 
 PRODUCT_SHARE = 0.3
 """Composed series with a season whose parts are multiplied."""
+STEEP_SHARE = 0.06
+"""Composed series that rise or fall much more than their season does."""
 
 
 def composed(rows: Rows, calendar: Calendar) -> Doubles:
@@ -185,11 +187,13 @@ def composed(rows: Rows, calendar: Calendar) -> Doubles:
         strength = np.where(rows.chance(0.1), 0.0, rows.log_uniform(0.3, 10))
         loudness = rows.log_uniform(0.02, 2)
     loudness = np.where(rows.chance(0.1), 0.004, loudness)  # next to nothing
+    loudness = np.where(rows.chance(0.03), 0.0, loudness)
     trend = strength * rows.mix(signals.TRENDS)
     rest = loudness * noise(rows, calendar.main)
 
-    values = season + trend + rest
-    is_product = rows.chance(PRODUCT_SHARE) & has_season
+    steep = rows.some(STEEP_SHARE, lambda some: some.log_uniform(5, 300) * some.mix(signals.STEEP))
+    values = season + trend + steep + rest
+    is_product = rows.chance(PRODUCT_SHARE) & has_season & ~steep.any(1, keepdims=True)
     level = factor(0.6 * trend)
     return np.where(is_product, level * (season + rows.log_uniform(1, 4) + rest), values)
 
@@ -296,8 +300,33 @@ def walks(rows: Rows, _calendar: Calendar) -> Doubles:
     return walk + rows.some(0.3, lambda some: some.log_uniform(0.05, 2) * white(some))
 
 
+def totals(rows: Rows, calendar: Calendar) -> Doubles:
+    """Return what a meter shows: the sum of a rate that is never negative, in steps of its unit."""
+
+    def steady(some: Rows) -> Doubles:
+        return 1 + some.log_uniform(0.01, 1) * noise(some, calendar.main)
+
+    def loads(some: Rows) -> Doubles:
+        season = seasonal(some, calendar) if calendar.main > 1 else 0.0
+        rest = some.log_uniform(0.02, 1) * noise(some, calendar.main)
+        return some.uniform(0.3, 3) + season + rest
+
+    rates: Sequence[tuple[float, signals.Signal]] = (
+        (0.45, loads),
+        (0.15, lambda some: solar(some, calendar)),
+        (0.15, lambda some: shift_work(some, calendar)),
+        (0.15, steady),
+        (0.1, lambda some: some.generator.exponential(1.0, (some.n, some.n_steps))),
+    )
+    rate = np.maximum(rows.mix(rates), 0.0)
+    total = np.cumsum(rate / np.maximum(rate.mean(1, keepdims=True), 1e-9), axis=1)
+    unit = np.where(rows.chance(0.5), 1e-6, rows.log_uniform(0.05, 10))
+    return np.floor(total / unit) * unit
+
+
 FAMILIES: Sequence[tuple[float, Family]] = (
-    (0.73, composed),
+    (0.70, composed),
+    (0.03, totals),
     (0.06, walks),
     (0.05, jittered_cycles),
     (0.03, rain),

@@ -343,8 +343,17 @@ def _block_forecasts(
         seasonal += shifted(expected[:, ahead], readings - expected, season)
         plain += shifted(level[:, ahead], readings - level, season)
     plain += shifted(np.zeros((len(readings), *ahead.shape)), readings, season)
-    grown = _grown(readings, season, last, leads)
-    plain.append(np.where(np.isfinite(grown), grown, plain[-3]))  # else the last value
+    # of a steep series means of each phase are late: its last season, line, and level, all moved on
+    last_season = shift(phase_means(readings, season, 1.0), season)
+    (growth,) = _trailing_means(readings - last_season, [season], last)
+    growth = np.nan_to_num(growth)[..., None]
+    if over == 1:
+        seasonal.append(last_season[:, ahead] + growth)
+    newest = _last_known(readings, last)
+    (level,) = _trailing_means(readings, [season], last)
+    level = np.where(np.isfinite(level), level, newest)
+    for begin, age in ((newest, 1), (level, (season + 1) / 2)):
+        plain.append(begin[..., None] + growth * (leads + age) / season)
 
     if over > 1:
         for expected in phases(readings, over):

@@ -54,6 +54,8 @@ WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
 """Rows that stand for a season where there is none."""
+_DRIFT_ROWS = 24
+"""Rows over which a drift is measured without a season: between two means of as many rows."""
 _MAX_RATIO = 50.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
@@ -179,11 +181,12 @@ class Experts:
             self.has_remainder = self.is_seen
 
         width = max(main, _NO_SEASON_ROWS)
-        drift = readings - shift(self.phase_last, main)
+        lag = main if seasons.has_main else _DRIFT_ROWS
+        drift = readings - shift(self.phase_last, lag)
         remainders = self._trailing(np.where(self.has_remainder, self.remainder, np.nan))
         self.short_remainder = remainders.of_newest(int(np.clip(main // 4, 2, _NO_SEASON_ROWS)))
         self.season_remainder = remainders.of_newest(width, at_least=4)
-        self.season_drift = self._trailing(drift).of_newest(width, at_least=4)
+        self.season_drift = self._trailing(drift).of_newest(max(lag, width), at_least=4)
 
         rows = self._error_rows
         error = np.where(self.has_remainder, np.abs(self.remainder), np.nan)
@@ -273,7 +276,7 @@ class Experts:
         forecasts[:, :, N_FULL + 2] = remainder * np.exp(-steps / (duration / 4))
         forecasts[:, :, N_FULL + 3] = remainder * np.exp(-steps / duration)
         forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
-        n_seasons = leads // main + 1 if has_main else np.ones_like(leads)
+        n_seasons = leads // main + 1 if has_main else (leads + 1) / _DRIFT_ROWS
         forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
         return forecasts
 

@@ -178,15 +178,15 @@ class Slow:
 
         remainder = self.remainder
         short = self.newest(remainder, end, min(max(main // 4, 2), 12)) or 0.0
-        width = max(main, 12)
+        width, lag = max(main, 12), main if self.has_main else 24
         age = end - 1 - seen[-1] if seen else end
         duration = main if self.has_main else 12
         drift = [math.nan] * len(y)
-        for t in range(main, len(y)):
-            rows = range(t - main, -1, -main if self.has_main else -1)
+        for t in range(lag, len(y)):
+            rows = range(t - lag, -1, -main if self.has_main else -1)
             before = [s for s in rows if not math.isnan(y[s])]
             drift[t] = y[t] - y[before[0]] if before else math.nan
-        change = self.newest(drift, end, width, 4) or 0.0
+        change = self.newest(drift, end, max(width, lag), 4) or 0.0
         return {
             "level": [level] * horizon,
             "last": [last] * horizon,
@@ -201,7 +201,7 @@ class Slow:
             "fast fading": [short * math.exp(-(age + k + 1) / (duration / 4)) for k in leads],
             "fading": [short * math.exp(-(age + k + 1) / duration) for k in leads],
             "remainder": [self.newest(remainder, end, width, 4) or 0.0] * horizon,
-            "drift": [change * (k // main + 1 if self.has_main else 1) for k in leads],
+            "drift": [change * (k // main + 1 if self.has_main else (k + 1) / 24) for k in leads],
         }
 
     def errors(self, boundary: int) -> dict[str, float]:
