@@ -2,7 +2,6 @@
 
     python -m benchmarks.pretrain --minutes 600 --threads 2
     python -m benchmarks.pretrain --minutes 0 --decay 2000 --out builtin.safetensors
-    python -m benchmarks.pretrain --start builtin.safetensors --seed 2 --minutes 600
 
 The learning rate is constant, for as long as there is time, and a run goes on where the last one
 ended. Weights are ready for use after a decay of the rate, which may be taken from any state and
@@ -78,8 +77,6 @@ class Recipe:
     """What the weights depend on, besides the numbers of steps."""
 
     seed: int = 1
-    start: str = ""
-    """SHA-256 of the weights that it begins with; none are drawn at random."""
     cell: str = "gru"
     width: int = 64
     layers: int = 2
@@ -306,20 +303,11 @@ class Training:
             file.write(save(tensors, metadata={"state": json.dumps(facts)}))
         publish(path.with_suffix(".csv"), as_csv(self.curve))
 
-    def begin_with(self, start: Path) -> None:
-        """Take finished weights instead of random ones."""
-        with torch.no_grad(), safe_open(start, framework="pt") as file:
-            for name, weight in self.weights.items():
-                weight.copy_(file.get_tensor(name))
-                self.averaged[name].copy_(weight)
-
     @classmethod
-    def load(cls, path: Path, recipe: Recipe, start: Path | None = None) -> Training:
-        """Resume a state; where there is no file, a new one, from some weights or random ones."""
+    def load(cls, path: Path, recipe: Recipe) -> Training:
+        """Resume a state; a new one where there is no file."""
         training = cls(recipe)
         if not path.exists():
-            if start is not None:
-                training.begin_with(start)
             return training
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["state"])
@@ -388,17 +376,11 @@ def constant_rate(recipe: Recipe, step: int) -> float:
 
 
 def train(
-    folder: Path,
-    recipe: Recipe,
-    *,
-    until: float,
-    deadline: float = math.inf,
-    n_workers: int = 0,
-    start: Path | None = None,
+    folder: Path, recipe: Recipe, *, until: float, deadline: float = math.inf, n_workers: int = 0
 ) -> Training:
     """Go on with the training whose state lies in a folder, at the constant rate."""
     path = folder / f"{TRAINING}.safetensors"
-    training = Training.load(path, recipe, start)
+    training = Training.load(path, recipe)
     rate = partial(constant_rate, recipe)
     run(training, path, rate, until=until, deadline=deadline, n_workers=n_workers)
     return training
@@ -462,7 +444,6 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the weights go after the decay")
     parser.add_argument("--threads", type=int, default=1, help="all but one draw batches ahead")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--start", type=Path, help="weights to begin with, not random ones")
     parser.add_argument("--state", type=Path, default=FOLDER, metavar="FOLDER")
     options = parser.parse_args()
     if (options.decay is None) != (options.out is None):
@@ -471,19 +452,11 @@ def main() -> int:
         parser.error("pass --minutes or --steps: a training has no end of its own")
 
     torch.set_num_threads(1)
-    start = digest(options.start.read_bytes()) if options.start else ""
-    recipe, n_workers = Recipe(seed=options.seed, start=start), options.threads - 1
+    recipe, n_workers = Recipe(seed=options.seed), options.threads - 1
     until = math.inf if options.steps is None else options.steps
     minutes = math.inf if options.minutes is None else options.minutes
     deadline = time.monotonic() + 60 * minutes
-    training = train(
-        options.state,
-        recipe,
-        until=until,
-        deadline=deadline,
-        n_workers=n_workers,
-        start=options.start,
-    )
+    training = train(options.state, recipe, until=until, deadline=deadline, n_workers=n_workers)
     if options.steps and training.step < options.steps:
         print(f"{options.steps - training.step} steps are left: run it again")
     elif options.decay:

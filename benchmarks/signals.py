@@ -56,8 +56,8 @@ class Rows:
         """Draw n numbers for each row, `(row, n)`."""
         return self.generator.standard_normal((self.n, n))
 
-    def chance(self, share: float) -> Flags:
-        """Choose about this share of the rows, `(row, 1)`."""
+    def chance(self, share: float | Doubles) -> Flags:
+        """Choose about this share of the rows, or of each, `(row, 1)`."""
         return self.generator.random((self.n, 1)) < share
 
     def events(self, rate: Doubles) -> Flags:

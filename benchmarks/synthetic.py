@@ -171,7 +171,7 @@ def _weeks(
 
 PRODUCT_SHARE = 0.3
 """Composed series with a season whose parts are multiplied."""
-STEEP_SHARE = 0.06
+STEEP_SHARE = 0.08
 """Composed series that rise or fall much more than their season does."""
 
 
@@ -186,14 +186,15 @@ def composed(rows: Rows, calendar: Calendar) -> Doubles:
         season = np.zeros((rows.n, rows.n_steps))
         strength = np.where(rows.chance(0.1), 0.0, rows.log_uniform(0.3, 10))
         loudness = rows.log_uniform(0.02, 2)
+    steep = rows.some(STEEP_SHARE, lambda some: some.log_uniform(5, 300) * some.mix(signals.STEEP))
+    is_steep = steep.any(1, keepdims=True)
     loudness = np.where(rows.chance(0.1), 0.004, loudness)  # next to nothing
-    loudness = np.where(rows.chance(0.03), 0.0, loudness)
+    loudness = np.where(rows.chance(np.where(is_steep, 0.2, 0.02)), 0.0, loudness)
     trend = strength * rows.mix(signals.TRENDS)
     rest = loudness * noise(rows, calendar.main)
 
-    steep = rows.some(STEEP_SHARE, lambda some: some.log_uniform(5, 300) * some.mix(signals.STEEP))
     values = season + trend + steep + rest
-    is_product = rows.chance(PRODUCT_SHARE) & has_season & ~steep.any(1, keepdims=True)
+    is_product = rows.chance(PRODUCT_SHARE) & has_season & ~is_steep
     level = factor(0.6 * trend)
     return np.where(is_product, level * (season + rows.log_uniform(1, 4) + rest), values)
 

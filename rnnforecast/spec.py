@@ -12,9 +12,9 @@ Shape = tuple[int, ...]
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUANTILES = (0.025, *DECILES, 0.975)
 """Levels that every network learns: the nine deciles and the ends of a 95 % band."""
-N_FULL, N_EXPERTS = 8, 14
+N_FULL, N_EXPERTS = 9, 14
 """Experts that forecast the reading, and all of them: see `model.experts`."""
-N_BEFORE, N_SHOWN, N_FACTS = 4, 9, 21
+N_BEFORE, N_SHOWN, N_FACTS = 4, 10, 21
 """Inputs for each row of the segment before, experts whose forecasts are inputs, and facts."""
 EXPANSION = 2
 """Width of the layers between, as a multiple of the state's."""

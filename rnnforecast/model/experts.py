@@ -31,6 +31,7 @@ FULL = (
     "long season",
     "weighted long season",
     "multiplicative",
+    "drift",
 )
 """Forecasts of the reading: see `Experts.forecast`."""
 ADDITIVE = (
@@ -39,16 +40,15 @@ ADDITIVE = (
     "fast fading",
     "fading",
     "remainder",
-    "drift",
 )
 """Forecasts of the difference between the reading and a full expert's forecast."""
 NAMES = (*FULL, *ADDITIVE)
 assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)
 WEIGHTED = FULL.index("weighted")
-BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
+BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3])
 """`(expert,)`: the full expert to which each is added; its own number for a full one."""
 
-_WITHOUT_SEASON = ("last", "level", "slow", "autoregression")
+_WITHOUT_SEASON = ("last", "level", "slow", "autoregression", "drift")
 """Forecasts without a season; the first one where no error is known."""
 WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
@@ -260,7 +260,8 @@ class Experts:
         known_last = _first_known(last, level)
 
         forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)))
-        profiles = season, weighted, slow, long_season, long_weighted, scaled
+        drift = season + self._drift(series, boundary, leads)
+        profiles = season, weighted, slow, long_season, long_weighted, scaled, drift
         for number, values in enumerate((level, known_last, *profiles)):
             forecasts[:, :, number] = values - level
         added = self.season_ar.forecast(series, boundary, self.segment, horizon)
@@ -276,9 +277,17 @@ class Experts:
         forecasts[:, :, N_FULL + 2] = remainder * np.exp(-steps / (duration / 4))
         forecasts[:, :, N_FULL + 3] = remainder * np.exp(-steps / duration)
         forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
-        n_seasons = leads // main + 1 if has_main else (leads + 1) / _DRIFT_ROWS
-        forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
         return forecasts
+
+    def _drift(self, series: Integers, boundary: Integers, leads: Integers) -> Doubles:
+        """Return the growth since the season before, or since the last reading without one.
+
+        It goes on as from the season before the last one, `(window, origin, lead)`.
+        """
+        main, has_main = self.seasons.main, self.seasons.has_main
+        n_seasons = leads // main + 1 if has_main else (leads + 1) / _DRIFT_ROWS
+        growth: Doubles = self.season_drift[series, boundary][..., None] * n_seasons
+        return growth
 
     def combine(
         self, series: Integers, boundary: Integers, horizon: int
@@ -305,7 +314,8 @@ class Experts:
             best = errors[..., numbers].argmin(-1)[..., None]
             newest = np.maximum(boundary * self.segment - 1, 0)
             last = self.last[series[:, None], newest][..., None]
-            values = np.choose(best, (last, level, self.mean[at][..., None], level + added))
+            drift = last + self._drift(*at, np.arange(horizon))
+            values = np.choose(best, (last, level, self.mean[at][..., None], level + added, drift))
         return np.where(self.n_seen[at][..., None] > 0, values, np.nan), deviation
 
     def _ahead(

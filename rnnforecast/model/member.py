@@ -216,6 +216,7 @@ _FIRST_SHARES = {
     "long season": -1.0,
     "weighted long season": -0.5,
     "multiplicative": -1.0,
+    "drift": -2.0,
     "autoregression": 0.5,
     "fading": 0.2,
     "remainder": 0.1,

@@ -196,12 +196,15 @@ class Slow:
             "long season": [first(profile(self.long, 1.0, k), season[k]) for k in leads],
             "weighted long season": [first(profile(self.long, 0.3, k), weighted[k]) for k in leads],
             "multiplicative": scaled,
+            "drift": [
+                season[k] + change * (k // main + 1 if self.has_main else (k + 1) / 24)
+                for k in leads
+            ],
             "autoregression": self.autoregression(remainder, end, horizon)[0],
             "autoregression of the level": self.autoregression(self.from_level, end, horizon)[0],
             "fast fading": [short * math.exp(-(age + k + 1) / (duration / 4)) for k in leads],
             "fading": [short * math.exp(-(age + k + 1) / duration) for k in leads],
             "remainder": [self.newest(remainder, end, width, 4) or 0.0] * horizon,
-            "drift": [change * (k // main + 1 if self.has_main else (k + 1) / 24) for k in leads],
         }
 
     def errors(self, boundary: int) -> dict[str, float]:
