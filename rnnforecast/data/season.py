@@ -548,17 +548,16 @@ def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
     padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
     table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
 
-    means = np.empty_like(table)
-    mean = np.full((n_series, season), np.nan)
-    count = np.zeros((n_series, season))
-    for number in range(n_seasons):
-        newest = table[:, number]
-        is_known = np.isfinite(newest)
-        count += is_known
-        weight = np.maximum(rate, 1 / np.maximum(count, 1))
-        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
-        mean = np.where(is_known, moved, mean)
-        means[:, number] = mean
+    is_known = np.isfinite(table)
+    count = np.cumsum(is_known, axis=1, dtype=np.float64)
+    weight = np.where(is_known, np.maximum(rate, 1 / np.maximum(count, 1)), 0.0)
+    means = np.where(is_known, table, 0.0)
+    for number in range(1, n_seasons):
+        mean, newest = means[:, number - 1], means[:, number]
+        newest -= mean
+        newest *= weight[:, number]
+        newest += mean
+    means[count == 0] = np.nan
     return means.reshape(n_series, -1)[:, :n_rows]
 
 
