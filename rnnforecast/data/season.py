@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.arrays import Doubles, Integers, sums_before
+from rnnforecast.data.arrays import Doubles, Integers, row_quantiles, sums_before
 from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
@@ -252,16 +252,8 @@ class Gains:
 
 def _clip(readings: Doubles) -> Doubles:
     """Bring the farthest readings of each series, `(series, row)`, nearer: no spike may decide."""
-    has_readings = np.isfinite(readings).any(1)
-    clipped = readings.copy()
-    if not has_readings.any():
-        return clipped
-    is_whole = np.isfinite(readings).all(1)
-    # over many short series `nanquantile` takes a hundred times as long
-    for rows, quantile in ((is_whole, np.quantile), (has_readings & ~is_whole, np.nanquantile)):
-        if rows.any():
-            low, high = quantile(readings[rows], (_TAIL, 1 - _TAIL), axis=1)[..., None]
-            clipped[rows] = np.clip(readings[rows], low, high)
+    low, high = row_quantiles(readings, (_TAIL, 1 - _TAIL))[..., None]
+    clipped: Doubles = np.clip(readings, low, high)
     return clipped
 
 
