@@ -65,8 +65,11 @@ def test_options_that_the_data_need_are_keys_of_the_job(command: Command) -> Non
 def test_a_model_in_the_folder_is_the_one_of_the_job(command: Command, trained: Path) -> None:
     Path("model").symlink_to(trained / "model")
 
-    assert command("init").code == 0
+    outcome = command("init")
+
+    assert outcome.code == 0
     assert written()["model"] == {"path": "model"}
+    assert "next: write where the readings are into job.toml, then  rnnforecast run" in outcome.err
 
 
 def test_an_existing_file_is_never_overwritten(command: Command) -> None:
