@@ -57,14 +57,16 @@ file = "run.log"
 # ledger = "400d"
 # versions = 5  # of a trained model
 
-# [retrain]  # of a trained model
-# every = "7d"
-
-# [notify]  # the command gets the message on standard input
+[notify]
+# the command gets the message on standard input
 # on_failure = ["mail", "-s", "forecast failed", "me@example.com"]
 
-# [metrics]
+[metrics]
 # textfile = "job.prom"  # for Prometheus
+
+# of a trained model; remove the # in front of both lines
+# [retrain]
+# every = "7d"
 """
 
 

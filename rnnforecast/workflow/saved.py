@@ -277,7 +277,8 @@ def prepare(
     except DataError as error:
         column = error.location.column if error.location else None
         if error.code == "missing-column" and column in _columns_of_readings(artifact.schema):
-            other = f"for readings that the model does not know, add  --model {BUILTIN_MODEL}"
+            other = "for readings that the model does not know, use the built-in network:  --model "
+            other += f'{BUILTIN_MODEL} , or  path = "{BUILTIN_MODEL}"  in a job file'
             error.hint = f"{error.hint} ; {other}" if error.hint else other
         raise
 

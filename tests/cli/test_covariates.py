@@ -122,7 +122,10 @@ def test_other_readings_are_offered_the_built_in_network_which_forecasts_them(
     outcome = command("predict", "other.csv", "-m", model / "model")
 
     assert outcome.code == 4
-    assert "for readings that the model does not know, add  --model builtin" in outcome.err
+    assert (
+        "for readings that the model does not know, use the built-in network:  --model builtin"
+        in (outcome.err)
+    )
     assert command("predict", "other.csv", "--model", "builtin", "-q").code == 0
 
 
