@@ -264,7 +264,13 @@ class PredictConfig:
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
-            check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
+            if not QUANTILES[0] <= level <= QUANTILES[-1]:
+                is_percent = QUANTILES[0] <= level / 100 <= QUANTILES[-1]
+                raise UsageError(
+                    f"--quantiles is {level}, but must be between {QUANTILES[0]} and "
+                    f"{QUANTILES[-1]}",
+                    hint=f"write {level / 100:g} for {level:g} %" if is_percent else None,
+                )
         for age in filter(None, (self.max_age, self.warn_age)):
             parse_duration_us(age)
         _ = self.ranges, self.limits
