@@ -70,8 +70,8 @@ def init(
         screen.document({"output": str(job.path), "next": run_it})
     else:
         screen.result(f"written: {job.path}")
-        edit = "" if data else f"write where the readings are into {job.path}, then  "
-        screen.note(f"next: {edit}{run_it}")
+        first = "" if data else f"write where the readings are into {job.path}, then  "
+        screen.note(f"next: {first}{run_it}")
 
 
 @with_options

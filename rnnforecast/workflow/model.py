@@ -193,8 +193,8 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             "the model was trained on a DataFrame or on standard input: nothing can be re-read",
             hint="pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
         )
-    is_own = is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance)
-    if not is_own and (model.path is None or not lies_beside(source, model.path)):
+    is_known = is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance)
+    if not is_known and (model.path is None or not lies_beside(source, model.path)):
         raise UsageError(
             f"the model was trained on {source}, which is outside the folder of the model; "
             "only read it again if you trust the model",

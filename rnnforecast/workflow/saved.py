@@ -277,9 +277,11 @@ def prepare(
     except DataError as error:
         column = error.location.column if error.location else None
         if error.code == "missing-column" and column in _columns_of_readings(artifact.schema):
-            other = "for readings that the model does not know, use the built-in network:  --model "
-            other += f'{BUILTIN_MODEL} , or  path = "{BUILTIN_MODEL}"  in a job file'
-            error.hint = f"{error.hint} ; {other}" if error.hint else other
+            advice = (
+                "for readings that the model does not know, use the built-in network:  --model "
+                f'{BUILTIN_MODEL} , or  path = "{BUILTIN_MODEL}"  in a job file'
+            )
+            error.hint = f"{error.hint} ; {advice}" if error.hint else advice
         raise
 
     return _check(
