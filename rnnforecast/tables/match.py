@@ -455,10 +455,12 @@ def check_known_ahead(
     more = f", ... ({len(times)} of {horizon})" if len(times) > _STAMPS_SHOWN else ""
     n_more = len(origins) - 1
     more_series = f"; {n_more} more series also lack values" if n_more else ""
+    n_known = int(np.argmax(is_unknown[origins].any((0, 1))))
+    fewer = f" ; or forecast only the steps that have one, with  --horizon {n_known}"
     raise DataError(
         f"{column!r} has no value for {past.names[past.series[origin]]!r} at "
         f"{stamps}{more}{more_series}",
         code="missing-future",
         hint="add rows with these timestamps and empty targets below the last reading, or "
-        "pass them with  --future FILE",
+        f"pass them with  --future FILE{fewer if n_known else ''}",
     )
