@@ -37,6 +37,8 @@ class Page:
     common: tuple[str, ...]
     """The parameters that most users need, in this order."""
     examples: tuple[str, str, str]
+    hides_rare: bool = True
+    """Whether options that few users need are left to `--help-all`."""
 
 
 PAGES = {
@@ -48,6 +50,7 @@ PAGES = {
             "rnnforecast check plant.csv --target flow --freq 5min --agg mean",
             "rnnforecast check new.csv --model model --json",
         ),
+        hides_rare=False,  # whatever a file needs, check is where it is looked up
     ),
     "train": Page(
         "Forecast",
@@ -205,7 +208,8 @@ class Command(TyperCommand):
             for p in params
             if isinstance(p, TyperArgument)
         ]
-        options = [p for p in params if isinstance(p, TyperOption) and (is_whole or not p.hidden)]
+        lists_all = is_whole or (page is not None and not page.hides_rare)
+        options = [p for p in params if isinstance(p, TyperOption) and (lists_all or not p.hidden)]
         common = [p for name in (page.common if page else ()) for p in options if p.name == name]
 
         _write_list(formatter, "Arguments", arguments)
@@ -270,9 +274,9 @@ def show_all(context: typer.Context, is_set: bool) -> bool:  # noqa: FBT001
 def metavar_of(hint: Any, choices: Sequence[str], *, is_listed: bool) -> str:
     """Return what the help calls the value of an option of this type."""
     if is_listed:
-        return "LIST"
+        return "A,B"
     if choices:
-        return f"[{'|'.join(choices)}]"
+        return "|".join(choices)
     text = str(hint)
     return (
         "N" if "int" in text else "X" if "float" in text else "FILE" if "Path" in text else "TEXT"
@@ -295,10 +299,12 @@ def _record(option: TyperOption, context: Any, *, is_whole: bool) -> tuple[str, 
     if option.secondary_opts:
         names += f" / {option.secondary_opts[0]}"
     if not option.is_flag:
-        names += f" {option.metavar or option.name.upper()}"
+        names += f" {value_name(option)}"
 
     notes = []
     text, default = _sentence(option.help or ""), _default(option)
+    if option.multiple:  # which the brackets say
+        text = text.replace("; repeatable", "")
     if option.required:
         notes.append("required")
     elif default and "(default:" not in text:
@@ -307,6 +313,12 @@ def _record(option: TyperOption, context: Any, *, is_whole: bool) -> tuple[str, 
     if is_whole and prefix and option.allow_from_autoenv and option.name not in _WITHOUT_VARIABLE:
         notes.append(f"env: {prefix}_{option.name.upper()}")
     return names, f"{text} [{'; '.join(notes)}]" if notes else text
+
+
+def value_name(option: TyperOption) -> str:
+    """Return what the value of an option is called: as Typer does, in angle brackets."""
+    name = (option.metavar or option.name or "").lower()
+    return f"<list[{name}]>" if option.multiple else f"<{name}>"
 
 
 def _default(option: TyperOption) -> str:

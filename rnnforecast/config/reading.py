@@ -77,7 +77,7 @@ class DataConfig:
     )
     calendar: tuple[str, ...] = _covariates(
         (),
-        "Calendar features, comma-separated: hour, weekday, month",
+        "Calendar features: hour, weekday, month",
         choices=("hour", "weekday", "month"),
         listed=True,
     )
@@ -121,7 +121,7 @@ class DataConfig:
         None, "Sheet of an Excel file (default: the first with a table)", metavar="NAME", rare=True
     )
     query: str | None = _text(None, "SQL query to read from a database", metavar="SQL", rare=True)
-    skip_rows: int = _text(0, "Lines to skip before the data (preamble, units line)", metavar="N")
+    skip_rows: int = _text(0, "Lines to skip before the header", metavar="N")
     comment: str | None = _text(
         None, "Prefix of comment lines, such as #", metavar="TEXT", rare=True
     )
@@ -169,12 +169,12 @@ class DataConfig:
     )
     exclude: str | None = _cleaning(
         None,
-        "CSV of periods to ignore: series (empty = all), from, to (end excluded)",
+        "CSV of periods to ignore: series, from, to",
         metavar="FILE",
     )
     valid_range: tuple[str, ...] = _cleaning(
         (),
-        "Treat readings outside column=low:high as missing (either bound optional); repeatable",
+        "Treat readings outside column=low:high as missing; repeatable",
         metavar="RANGE",
     )
     stuck_as_na: str | None = _cleaning(
