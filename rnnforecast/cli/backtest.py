@@ -120,7 +120,7 @@ def backtest(
             "--model",
             "-m",
             metavar="DIR",
-            help="Evaluate this saved model on data it was not trained on",
+            help="Evaluate this saved model on newer data",
             rich_help_panel="Model",
         ),
     ] = None,

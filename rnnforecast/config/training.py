@@ -57,7 +57,7 @@ class WindowConfig:
         "auto", "Forecast horizon: steps or a duration (24h)", "-H", metavar="N|DURATION"
     )
     lookback: str = _network(
-        "auto", "History seen: steps or a duration", "-L", metavar="N|DURATION"
+        "auto", "History to use: steps or duration", "-L", metavar="N|DURATION"
     )
     season: str = _data(
         "auto",
