@@ -161,7 +161,8 @@ class Comparison:
         best = min(known, key=lambda name: known[name])
         if known[best] >= network:
             return ""
-        return f"; but {_REMARKED[best]} is {_percent(100 * (1 - known[best] / network))} better"
+        gain = _percent(100 * (1 - known[best] / network))
+        return f"; {_REMARKED[best]} is {gain} better than the network"
 
 
 def _percent(value: float) -> str:

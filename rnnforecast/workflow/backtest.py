@@ -470,7 +470,7 @@ def backtest_report(
         "horizon": f"{spec.horizon} steps",
         "look-back": f"{spec.lookback} steps",
         "season": f"{spec.season} steps" if spec.season > 1 else "none",
-        "members": "; ".join(str(member) for member in spec.members),
+        "networks": "; ".join(str(member) for member in spec.members),
         "train part": f"before {split['train_end']}",
         "validation part": f"before {split['validation_end']}",
         "test part": f"before {split['test_end']}",
@@ -482,8 +482,8 @@ def backtest_report(
         result.comparison,
         examples,
         held_out=f"Measured on {result.comparison.n_windows} forecasts of "
-        f"{spec.horizon} steps, from {split['validation_end']} to before "
-        f"{split['test_end']}.",
+        f"{spec.horizon} steps, from {split['validation_end']} up to "
+        f"{split['test_end']} (excluded).",
         epochs=(),
         warnings=result.warnings,
         card=card,
