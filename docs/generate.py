@@ -351,11 +351,13 @@ def _first_paragraph(text: str) -> str:
 
 
 def _markup(text: str) -> str:
-    """Return a docstring as Markdown: indented blocks stay code, all else flows."""
+    """Return a docstring as Markdown: indented blocks and examples stay code, all else flows."""
     paragraphs = []
     for paragraph in text.split("\n\n"):
         if paragraph.startswith("    "):
             paragraphs.append(f"```text\n{textwrap.dedent(paragraph)}\n```")
+        elif paragraph.startswith(">>> "):
+            paragraphs.append(f"```pycon\n{paragraph}\n```")
         else:
             paragraphs.append(" ".join(paragraph.split()))
     return "\n\n".join(paragraphs)

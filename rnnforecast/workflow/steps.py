@@ -316,7 +316,7 @@ def make_report(
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """How far back a network remembers, with the diagnosis."""
+    """How much history a network uses, with the diagnosis."""
 
     memory: MemoryAnalysis
     diagnosis: Diagnosis
