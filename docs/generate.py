@@ -246,8 +246,8 @@ def exit_codes_page() -> str:
         "With every code except 0, 3 and 9, nothing was published and the previous output is "
         "unchanged. More codes may be added: treat an unknown code as a failure.",
         "With `--json` a failure is one JSON object on standard error:",
-        '```json\n{"error": {"code": "...", "exit": 4, "message": "...", "file": "...", '
-        '"line": 10482, "column": "temp", "hint": "..."}}\n```',
+        '```json\n{"error": {"code": "...", "exit": 4, "message": "...", "file": "...",\n'
+        '           "line": 10482, "column": "temp", "hint": "..."}}\n```',
         "`check` exits with 0 when the data are clean, 3 when they are usable with findings, and "
         "4 when they are not usable. `status` exits with 0 when all is well, 3 when the last run "
         "failed or was partial, 5 when something is too old, and 6 when the job never ran or its "
