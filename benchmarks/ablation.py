@@ -91,8 +91,9 @@ PARTS: Mapping[str, Part] = {
     "length and number of seasons": Part(facts=(15, 16, 17, 18)),
     "experts of the long season": Part(facts=(12, 18), experts=FULL[5:7]),
     "multiplicative expert": Part(experts=("multiplicative",)),
-    "autoregressive experts": Part(experts=NAMES[8:10]),
-    "remainders and drift, as experts": Part(experts=NAMES[10:]),
+    "drift, as an expert": Part(experts=("drift",)),
+    "autoregressive experts": Part(experts=NAMES[9:11]),
+    "remainders, as experts": Part(experts=NAMES[11:]),
     "the recurrence": Part(has_recurrence=True),
 }
 
@@ -181,6 +182,10 @@ KINDS: Mapping[str, Mapping[tuple[ModuleType, str], object]] = {
         (_S, "DISTORTIONS"): without(_D, _S.skewed, _S.capped, _S.bounded, _S.quantised),
     },
     "products of level and season": {(_S, "PRODUCT_SHARE"): 0.0},
+    "steep trends and totals": {
+        (_S, "STEEP_SHARE"): 0.0,
+        (_S, "FAMILIES"): without(_S.FAMILIES, _S.totals),
+    },
     "short histories": {
         (_S, "LONGER_SHARE"): 1.0,
         (_S, "LATE_SHARE"): 0.0,

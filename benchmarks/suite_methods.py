@@ -94,6 +94,7 @@ def network(
         rnnforecast.backtest(
             task.path,
             horizon=task.horizon,
+            closed="none",  # leads are rows of the table, closed hours or not
             config=rnnforecast.Config(
                 network=rnnforecast.NetworkConfig(
                     network="builtin" if method == "builtin" else "auto"

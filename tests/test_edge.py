@@ -20,7 +20,7 @@ from tests.conftest import Command
 from tests.strangers import rewrite_manifest
 
 ROOT = Path(__file__).parent.parent
-RELEASED = ROOT / "tests" / "artifacts" / "format-3"
+RELEASED = ROOT / "tests" / "artifacts" / "format-4"
 FULL = ROOT / ".venv" / "bin" / "python"
 """The interpreter of the environment of `make test`, where everything is installed."""
 ABSENT = ("torch", "sklearn", "scipy", "matplotlib")

@@ -61,6 +61,18 @@ def test_the_job_file_of_the_page_is_one(tmp_path: Path) -> None:
     assert job.ledger == str(tmp_path / "ledger")
 
 
+def test_a_failure_starts_the_command_of_the_page(place: Path) -> None:
+    (place / ".venv/bin/mail").write_text('#!/bin/sh\n(echo "$@"; cat; env) > mailed.txt\n')
+    (place / ".venv/bin/mail").chmod(0o755)
+    (place / "job.toml").write_text(f'{SMALL_JOB}\n[fresh]\nmax_age = "3h"\n{blocks("toml")[1]}')
+
+    assert shell("rnnforecast run job.toml", place).returncode == 5
+
+    mailed = (place / "mailed.txt").read_text()
+    assert mailed.startswith("-s forecast failed me@example.com\nrnnforecast: job ")
+    assert "\nRNNFORECAST_EXIT=5\n" in mailed and "max_age" in mailed
+
+
 def test_the_job_file_of_the_examples_uses_every_table(tmp_path: Path) -> None:
     shutil.copy(EXAMPLES / "job.toml", tmp_path)
     job = read_job(tmp_path / "job.toml")

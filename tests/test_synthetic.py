@@ -32,7 +32,7 @@ from rnnforecast.data.season import Seasons
 CARD = Path(__file__).parents[1] / "docs" / "concepts" / "builtin.md"
 SEGMENT = 16
 SIZE = Size(n_series=6, n_context=8, n_ahead=2)
-PINNED = (8.04036845, 0.98046875)
+PINNED = (7.46631853, 0.963623046875)
 """Mean absolute value, and the share of steps that are read."""
 CALENDARS = [Calendar(Seasons(*periods)) for periods in ((1,), (2,), (7, 365), (24, 168), (1440,))]
 

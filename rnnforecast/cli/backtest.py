@@ -131,7 +131,7 @@ def backtest(
             "--output",
             "-o",
             metavar="FILE",
-            help="Write every forecast value to a .csv, .parquet or .jsonl file",
+            help="Write each forecast value to this file",
             rich_help_panel="Output",
         ),
     ] = None,

@@ -77,7 +77,7 @@ PAGES = {
         "Forecast",
         (
             *("horizon", "target", "series", "train_end", "validation_end", "windows"),
-            *("stride", "refit", "model", "output", "report"),
+            *("stride", "refit", "model", "version", "output", "report"),
         ),
         (
             "rnnforecast backtest readings.csv --horizon 24h",

@@ -70,12 +70,18 @@ def init(
         screen.document({"output": str(job.path), "next": run_it})
     else:
         screen.result(f"written: {job.path}")
-        screen.note(f"next: {run_it}")
+        first = "" if data else f"write where the readings are into {job.path}, then  "
+        screen.note(f"next: {first}{run_it}")
 
 
 @with_options
 def run(context: typer.Context, job: JobPath, *, config: RunConfig, common: CommonOptions) -> None:
-    """Run one scheduled cycle of a job file."""
+    """Run one scheduled cycle of a job file.
+
+    Exit code: 0 published, 3 partial, 4 the data cannot be used, 5 the data are too old or too
+    short, 6 the model is missing or damaged, 7 cannot write, 11 another run is going on. With all
+    but 0 and 3 nothing is published.
+    """
     from rnnforecast.jobs import log
 
     screen = configure_screen(context, common)

@@ -45,7 +45,7 @@ Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="Forecast file (.csv, .parquet, .jsonl), - for standard output; in batches a folder",
+        help="Forecast file (.csv, .parquet, .jsonl), - for standard output",
         rich_help_panel="Output",
     ),
 ]

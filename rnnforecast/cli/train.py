@@ -109,14 +109,32 @@ def print_training(model: Model, screen: Screen) -> None:
     if memory is not None:
         screen.result(f"history: {_describe_history(memory)}")
 
-    report = f"{model.path}/versions/{model.version}/report.html"
-    has_report = not is_url(str(model.path)) and Path(report).is_file()
-    where = f" (report: {report})" if has_report else ""
+    report = _report_of(model)
+    where = f" (report: {report})" if report else ""
     screen.result(f"saved version {model.version} in {model.path}{where}")
     if not screen.is_quiet:
         path = str(model.path)
         option = "" if path == DEFAULT_MODEL else f" --model {shlex.quote(path)}"
-        screen.note("next: rnnforecast predict" + option)
+        screen.note(f"next: rnnforecast predict{option}{_future_option(model.artifact)}")
+
+
+def _future_option(artifact: Artifact) -> str:
+    """Return what `predict` needs where the network takes columns that are known ahead."""
+    if not artifact.spec.n_known:
+        return ""
+    known = [c.name for c in artifact.schema.covariates if c.role == "known"]
+    if not known:
+        return ""  # the calendar needs no file
+    return (
+        f" --future FILE  (with the future values of {', '.join(known)}, unless they stand below "
+        "the last reading)"
+    )
+
+
+def _report_of(model: Model) -> str | None:
+    """Return the path of the report of a version; None where it has none on this machine."""
+    report = f"{model.path}/versions/{model.version}/report.html"
+    return report if not is_url(str(model.path)) and Path(report).is_file() else None
 
 
 def _describe_history(memory: dict[str, Any]) -> str:
@@ -157,6 +175,8 @@ def print_model(model: Model, screen: Screen) -> None:
     from rnnforecast.model.provenance import model_card
 
     facts = {"model": f"{model.path} version {model.version}", **model_card(model.artifact)}
+    if report := _report_of(model):
+        facts["report"] = report
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
     _print_metrics(model.artifact, screen)

@@ -104,14 +104,16 @@ class BatchConfig:
     """Which buckets of a folder made by `shard` are forecast, and by which workers."""
 
     shard: str | None = _processes(
-        None, "Forecast only shard I of N, counted from 0", metavar="I/N"
+        None, "Forecast only shard I of N, counted from 0", metavar="I/N", rare=True
     )
-    commit: bool = _processes(False, "Verify all shards and publish the result")
+    commit: bool = _processes(False, "Verify all shards and publish the result", rare=True)
     workers: int | None = _processes(
-        None, "Number of worker processes; they forecast all buckets and publish the result"
+        None,
+        "Number of worker processes; they forecast all buckets and publish the result",
+        rare=True,
     )
     engine: str | None = _processes(
-        None, "Launcher of the workers (default: processes)", choices=ENGINES
+        None, "Launcher of the workers (default: processes)", choices=ENGINES, rare=True
     )
     address: str | None = _processes(
         None, "Address of the Ray cluster (default: a local one)", metavar="ADDRESS", rare=True

@@ -219,7 +219,11 @@ def read_job(path: Path) -> Job:
     try:
         tables = read_toml(path)
     except FileNotFoundError as error:
-        raise UsageError(f"job file {path} does not exist", code="no-job") from error
+        raise UsageError(
+            f"job file {path} does not exist",
+            code="no-job",
+            hint="check the path, or write one with  rnnforecast init DATA",
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}", code="job-file") from error
 

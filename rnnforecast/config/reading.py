@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rnnforecast.config.fields import check_choices, option, resolved
 from rnnforecast.errors import UsageError
@@ -60,8 +60,7 @@ class DataConfig:
     )
     known: tuple[str, ...] = _covariates(
         (),
-        "Column whose future values are known in advance (setpoints, tariffs, schedules); "
-        "repeatable",
+        "Column known in advance, such as a setpoint; repeatable",
         metavar=COLUMN,
     )
     past: tuple[str, ...] = _covariates(
@@ -105,7 +104,7 @@ class DataConfig:
         metavar="DURATION",
         rare=True,
     )
-    tz: str | None = _data(None, "Time zone of timestamps without one", metavar="ZONE")
+    tz: str | None = _data(None, "Time zone of the readings, e.g. Europe/Berlin", metavar="ZONE")
     closed: str = _cleaning(
         "auto",
         "Exclude hours of the week without any readings (auto), or count them as gaps (none)",
@@ -376,6 +375,13 @@ def _check_agg(config: DataConfig) -> None:
             )
 
 
+def _zones_like(text: str) -> str:
+    """Return the zones whose city has this name, for a hint, or examples of zones."""
+    city = "/" + text.strip().replace(" ", "_").casefold()
+    zones = sorted(zone for zone in available_timezones() if zone.casefold().endswith(city))
+    return f"use {' or '.join(zones or ['e.g. UTC, Europe/Vienna', '+01:00'])}"
+
+
 def parse_bytes(name: str, text: str) -> int:
     """Parse a size such as 4G or 500M, or plain bytes."""
     match = re.fullmatch(rf"({_NUMBER}) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
@@ -429,7 +435,7 @@ def _check_text_format(config: DataConfig) -> None:
             ZoneInfo(config.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise UsageError(
-                f"unknown time zone --tz {config.tz}", hint="use e.g. UTC, Europe/Vienna or +01:00"
+                f"unknown time zone --tz {config.tz}", hint=_zones_like(config.tz)
             ) from error
     if config.time_format is not None:
         _check_time_format(config.time_format)

@@ -81,8 +81,8 @@ class NetworkConfig:
         choices=(AUTO, TRAINED, BUILTIN_MODEL),
     )
     cell: str = _network("gru", "Recurrent cell", choices=tuple(CELLS))
-    hidden: int = _network(64, "Width of the recurrent state")
-    layers: int = _network(2, "Number of recurrent layers")
+    hidden: int = _network(64, "Width of the recurrent state", rare=True)
+    layers: int = _network(2, "Number of recurrent layers", rare=True)
     segment: int | None = _network(
         None, "Readings per recurrent step; 1 is the textbook network", rare=True
     )
@@ -121,8 +121,8 @@ class TrainConfig:
         None,
         "Maximum epochs of 25 steps (default: 4 to 12)",
     )
-    batch_size: int = _training(64, "Batch size")
-    learning_rate: float = _training(2e-3, "Peak learning rate", metavar="RATE")
+    batch_size: int = _training(64, "Batch size", rare=True)
+    learning_rate: float = _training(2e-3, "Peak learning rate", metavar="RATE", rare=True)
     clip: float = _training(
         1.0, "Gradient-norm clipping threshold; 0 disables it", metavar="NORM", rare=True
     )
@@ -218,7 +218,9 @@ class PredictConfig:
         None, "File with the future values of --known columns", metavar="FILE"
     )
     max_age: str | None = _forecast(
-        None, "Fail if the newest reading is older than this, e.g. 2h", metavar="DURATION"
+        None,
+        "Exit with code 5 if the newest reading is older than this, e.g. 2h",
+        metavar="DURATION",
     )
     warn_age: str | None = _forecast(
         None, "Warn if the newest reading is older than this", metavar="DURATION"
@@ -228,7 +230,8 @@ class PredictConfig:
     )
     max_drift: float | None = _forecast(
         None,
-        "Fail if a series is more than this many standard deviations from its training level",
+        "Exit with code 8 if a series is more than this many standard deviations from its "
+        "training level",
         metavar="X",
     )
     excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
@@ -261,7 +264,13 @@ class PredictConfig:
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
-            check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
+            if not QUANTILES[0] <= level <= QUANTILES[-1]:
+                is_percent = QUANTILES[0] <= level / 100 <= QUANTILES[-1]
+                raise UsageError(
+                    f"--quantiles is {level}, but must be between {QUANTILES[0]} and "
+                    f"{QUANTILES[-1]}",
+                    hint=f"write {level / 100:g} for {level:g} %" if is_percent else None,
+                )
         for age in filter(None, (self.max_age, self.warn_age)):
             parse_duration_us(age)
         _ = self.ranges, self.limits
@@ -313,9 +322,7 @@ class BacktestConfig:
     An end is a timestamp or a row number, and exclusive.
     """
 
-    train_end: str | None = _evaluation(
-        None, "End of the training part: a timestamp or a row number", metavar="TIME|ROW"
-    )
+    train_end: str | None = _evaluation(None, "End of the training part", metavar="TIME|ROW")
     validation_end: str | None = _evaluation(
         None, "End of the validation part; the test part follows", metavar="TIME|ROW"
     )
@@ -327,7 +334,7 @@ class BacktestConfig:
     refit: int | None = _evaluation(None, "Refit every N windows")
     baselines: tuple[str, ...] = _evaluation(
         BASELINES,
-        "Methods to compare with, comma-separated; both naive ones are always included",
+        "Methods to compare with, comma-separated",
         choices=BASELINES,
         listed=True,
     )

@@ -72,6 +72,29 @@ def sums_before(values: NDArray[Any]) -> Doubles:
     return sums
 
 
+def row_quantiles(values: NDArray[Any], shares: Sequence[float]) -> Doubles:
+    """Return quantiles of the known values of each row, `(share, row)`; NaN where none is known.
+
+    They are interpolated linearly. `numpy.nanquantile` takes a hundred times as long over many
+    short rows.
+    """
+    if not values.shape[1]:
+        return np.full((len(shares), len(values)), np.nan)
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
+    n_known = np.isfinite(values).sum(1)
+    quantiles = np.empty((len(shares), len(values)))
+    for number, share in enumerate(shares):
+        place = share * np.maximum(n_known - 1, 0)
+        lower = place.astype(np.int64)
+        part = place - lower
+        below, above = (
+            ordered[row, at].astype(np.float64)
+            for at in (lower, np.minimum(lower + 1, np.maximum(n_known - 1, 0)))
+        )
+        quantiles[number] = (1 - part) * below + part * above
+    return quantiles
+
+
 class ArrayBuilder:
     """An array that grows at its end. Its chunks are views, and the last one to go frees it."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.arrays import Doubles, Integers, sums_before
+from rnnforecast.data.arrays import Doubles, Integers, row_quantiles, sums_before
 from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
@@ -252,16 +252,8 @@ class Gains:
 
 def _clip(readings: Doubles) -> Doubles:
     """Bring the farthest readings of each series, `(series, row)`, nearer: no spike may decide."""
-    has_readings = np.isfinite(readings).any(1)
-    clipped = readings.copy()
-    if not has_readings.any():
-        return clipped
-    is_whole = np.isfinite(readings).all(1)
-    # over many short series `nanquantile` takes a hundred times as long
-    for rows, quantile in ((is_whole, np.quantile), (has_readings & ~is_whole, np.nanquantile)):
-        if rows.any():
-            low, high = quantile(readings[rows], (_TAIL, 1 - _TAIL), axis=1)[..., None]
-            clipped[rows] = np.clip(readings[rows], low, high)
+    low, high = row_quantiles(readings, (_TAIL, 1 - _TAIL))[..., None]
+    clipped: Doubles = np.clip(readings, low, high)
     return clipped
 
 
@@ -548,17 +540,16 @@ def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
     padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
     table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
 
-    means = np.empty_like(table)
-    mean = np.full((n_series, season), np.nan)
-    count = np.zeros((n_series, season))
-    for number in range(n_seasons):
-        newest = table[:, number]
-        is_known = np.isfinite(newest)
-        count += is_known
-        weight = np.maximum(rate, 1 / np.maximum(count, 1))
-        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
-        mean = np.where(is_known, moved, mean)
-        means[:, number] = mean
+    is_known = np.isfinite(table)
+    count = np.cumsum(is_known, axis=1, dtype=np.float64)
+    weight = np.where(is_known, np.maximum(rate, 1 / np.maximum(count, 1)), 0.0)
+    means = np.where(is_known, table, 0.0)
+    for number in range(1, n_seasons):
+        mean, newest = means[:, number - 1], means[:, number]
+        newest -= mean
+        newest *= weight[:, number]
+        newest += mean
+    means[count == 0] = np.nan
     return means.reshape(n_series, -1)[:, :n_rows]
 
 

@@ -43,7 +43,7 @@ output = "forecasts/{{as_of}}.csv"  # .csv, .parquet or .jsonl
 # fallback = ["seasonal-naive", "naive"]
 
 [fresh]
-# max_age = "6h"  # fail if the newest reading is older
+# max_age = "6h"  # fail with exit code 5 if the newest reading is older
 # warn_age = "3h"
 
 [ledger]
@@ -57,14 +57,16 @@ file = "run.log"
 # ledger = "400d"
 # versions = 5  # of a trained model
 
-# [retrain]  # of a trained model
-# every = "7d"
-
-# [notify]
+[notify]
+# the command gets the message on standard input
 # on_failure = ["mail", "-s", "forecast failed", "me@example.com"]
 
-# [metrics]
+[metrics]
 # textfile = "job.prom"  # for Prometheus
+
+# of a trained model; remove the # in front of both lines
+# [retrain]
+# every = "7d"
 """
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Integers, sums_before, take_names
+from rnnforecast.data.arrays import Doubles, Integers, row_quantiles, sums_before, take_names
 from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.season import Seasons, ffill, local_seasons, phase_means, shift
 from rnnforecast.data.windows import Past, add_base
@@ -116,7 +116,7 @@ class Experts:
         self.n_segments = -(-n_rows // segment)
         self.n_rows = self.n_segments * segment
         padding = np.full((n_series, self.n_rows - n_rows), np.nan)
-        self.center = _median(readings)
+        self.center = np.nan_to_num(row_quantiles(readings, (0.5,))[0])
         self.readings = np.concatenate([padding, readings - self.center[:, None]], axis=1)
         self.is_seen = np.isfinite(self.readings)
 
@@ -737,11 +737,3 @@ def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doub
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:
     return np.where(np.isfinite(values), values, otherwise)
-
-
-def _median(readings: Doubles) -> Doubles:
-    """Return the median of each row's readings; 0 without any."""
-    medians = np.zeros(len(readings))
-    has_readings = np.isfinite(readings).any(1)
-    medians[has_readings] = np.nanmedian(readings[has_readings], axis=1)
-    return medians

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from rnnforecast.config.training import NetworkConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.season import Seasons
@@ -240,7 +240,7 @@ class Network:
         reach = threshold * scale
         is_unknown = (entry == 0) & np.isfinite(history).any(1)
         if is_unknown.any():
-            low, middle, high = np.nanquantile(history[is_unknown], (0.25, 0.5, 0.75), axis=1)
+            low, middle, high = row_quantiles(history[is_unknown], (0.25, 0.5, 0.75))
             center[is_unknown] = middle
             reach[is_unknown] = np.where(high > low, _UNKNOWN_THRESHOLD * (high - low), np.nan)
 

@@ -350,7 +350,8 @@ class Header:
             raise self._error(
                 f"only one column was found, {self.names[0]!r}",
                 "one-column",
-                proposals=self._for_preamble(n_preamble) if n_preamble else self._separators(),
+                proposals=self._separators()
+                or (self._for_preamble(n_preamble) if n_preamble else []),
                 hint=None if n_preamble else "give the column separator, if there is one",
             )
         if not body:

@@ -592,6 +592,7 @@ def from_pandas(data: object) -> pa.Table:
             f"a {type(data).__name__} is not supported; pass a path, a pandas DataFrame or "
             "Series, or any table with __arrow_c_stream__ (Arrow, polars, DuckDB)",
             code="unknown-format",
+            hint="call its collect() first" if hasattr(data, "collect") else None,
         )
 
     frame: Any = data

@@ -111,7 +111,7 @@ def _complete_name(model: AnyPath, version: str) -> str:
     elif matching:
         problem = f"{version!r} is ambiguous: {len(matching)} versions start with it"
     else:
-        problem = f"{version!r} is not a version name"
+        problem = f"{version!r} is not a version name, nor {LATEST} or {PREVIOUS}"
     raise UsageError(problem, hint=_saved_versions(model))
 
 

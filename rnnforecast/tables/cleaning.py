@@ -51,8 +51,12 @@ def load_excluded_times(config: DataConfig) -> DataConfig:
         with InputFile.of(Path(path)).open() as stream:
             table = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (DataError, OSError, ValueError) as error:
+        message = str(error) if isinstance(error, DataError) else f"cannot read {path}: {error}"
         raise DataError(
-            f"cannot read {path}: {error}", code="bad-times", location=Location(path)
+            message,
+            code="bad-times",
+            location=Location(path),
+            hint="--exclude needs a CSV file with the columns series, from, to",
         ) from error
     if not set(_COLUMNS) <= set(table.columns):
         raise DataError(

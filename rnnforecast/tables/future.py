@@ -184,6 +184,9 @@ def read_future(
         except DataError as error:
             if error.code == "ambiguous-date":  # an option would hold for the readings, too
                 error.proposals, error.hint = (), "write the timestamps as 2024-12-31 23:00"
+            if error.code == "missing-column":  # --map would be for the readings, too
+                error.proposals = ()
+                error.hint = f"{error.hint} ; in this file, name it as in the readings"
             first_error = first_error or error
             continue
         for event in events:

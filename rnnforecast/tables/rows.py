@@ -24,6 +24,7 @@ from rnnforecast.data.arrays import (
     Floats,
     Integers,
     offsets_from_lengths,
+    row_quantiles,
     take_names,
 )
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
@@ -779,6 +780,6 @@ def find_value_offsets(
     earliest = np.full((n_series, _N_EARLIEST), np.nan)
     earliest[code[is_early], rank[is_early]] = value[is_early]
 
-    level = np.nanmedian(earliest[is_candidate], axis=1)
+    (level,) = row_quantiles(earliest[is_candidate], (0.5,))
     offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
     return offsets

@@ -222,6 +222,15 @@ def check_column(
     existing = list(columns)
     if name in existing:
         return
+    parts = [part.strip() for part in name.split(",")]
+    if len(parts) > 1 and set(parts) <= set(existing):
+        raise DataError(
+            f"{source} has no column {name!r}, but {' and '.join(map(repr, parts))}",
+            code=code,
+            location=Location(source, column=name),
+            hint="repeat the option, once for each column",
+        )
+
     unused = [column for column in existing if column not in used] or existing
     similar = _similar(name, unused)
     listed = ", ".join(map(repr, similar or unused[:_N_LISTED]))

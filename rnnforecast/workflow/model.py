@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
 from rnnforecast.data.output import without_formulas, write_table
 from rnnforecast.data.panel import Panel
-from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
+from rnnforecast.errors import DataError, NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
     add_exceedance,
@@ -184,7 +185,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     Somebody else may have made the model, and a name in it must not lead to any file or host: the
     source counts where this user has trained on it, where it lies in the folder that holds the
     model, or with the model in one bucket; else only where it `is_trusted`. Raises `UsageError`,
-    also where it was no file.
+    also where it was no file, and `DataError` where the file is gone.
     """
     source = model.artifact.provenance.get("source")
     if not isinstance(source, str):
@@ -192,9 +193,8 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             "the model was trained on a DataFrame or on standard input: nothing can be re-read",
             hint="pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
         )
-    if is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance):
-        return source
-    if model.path is None or not lies_beside(source, model.path):
+    is_known = is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance)
+    if not is_known and (model.path is None or not lies_beside(source, model.path)):
         raise UsageError(
             f"the model was trained on {source}, which is outside the folder of the model; "
             "only read it again if you trust the model",
@@ -202,7 +202,26 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             proposals=[Proposal(("--trust-source",), "to read it again")],
             hint="or pass the data:  rnnforecast predict DATA",
         )
+    if _is_gone(source):
+        raise DataError(
+            f"{source}, which the model was trained on, does not exist",
+            code="not-found",
+            hint="pass the data:  rnnforecast predict DATA",
+        )
     return source
+
+
+def _is_gone(source: str) -> bool:
+    """Tell whether a source is the path of a local file or folder, and nothing is there."""
+    if not Path(source).is_absolute() or glob.has_magic(source):
+        return False
+    try:
+        Path(source).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False  # reading it says what is wrong
+    return False
 
 
 def training_data(model: Model, *, is_trusted: bool) -> object:

@@ -25,7 +25,7 @@ from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, describe_windows, seasons_of, wanted_lookback
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import ModelError, Proposal, UsageError
+from rnnforecast.errors import DataError, ModelError, Proposal, UsageError
 from rnnforecast.evaluate.calibration import with_calibration
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import UNTRAINED, Artifact
@@ -263,16 +263,26 @@ def prepare(
         message = "the model uses no known covariates, so --future is ignored"
         events(WarningEvent("unused-future", message))
         future = None
-    with trying_proposals(task_of(artifact, data, options), events) as listener:
-        past, schema = read_past(
-            data,
-            schema=artifact.schema,
-            options=options,
-            as_of=config.as_of,
-            future=future,
-            stats=known,
-            listener=listener,
-        )
+    try:
+        with trying_proposals(task_of(artifact, data, options), events) as listener:
+            past, schema = read_past(
+                data,
+                schema=artifact.schema,
+                options=options,
+                as_of=config.as_of,
+                future=future,
+                stats=known,
+                listener=listener,
+            )
+    except DataError as error:
+        column = error.location.column if error.location else None
+        if error.code == "missing-column" and column in _columns_of_readings(artifact.schema):
+            advice = (
+                "for readings that the model does not know, use the built-in network:  --model "
+                f'{BUILTIN_MODEL} , or  path = "{BUILTIN_MODEL}"  in a job file'
+            )
+            error.hint = f"{error.hint} ; {advice}" if error.hint else advice
+        raise
 
     return _check(
         PreparedForecast(artifact, past, schema, config, options, horizon),
@@ -280,6 +290,10 @@ def prepare(
         events,
         is_whole=is_expected is None,
     )
+
+
+def _columns_of_readings(schema: Schema) -> tuple[str | None, ...]:
+    return schema.time, schema.series, *schema.targets
 
 
 def check_builtin(data: object, version: str | None = None) -> None:

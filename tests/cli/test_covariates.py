@@ -82,6 +82,7 @@ def test_what_is_not_known_ahead_is_an_error_with_the_stamps(command: Command, m
         in (outcome.error["message"])
     )
     assert "--future" in outcome.error["hint"]
+    assert outcome.error["hint"].endswith("with  --horizon 4")
     assert not Path("forecast.csv").exists()
     assert command("predict", "readings.csv", "-m", model / "model", "-H", "4", "-q").code == 0
 
@@ -95,6 +96,49 @@ def test_a_second_file_that_lacks_a_column_is_named(command: Command, model: Pat
 
     assert outcome.code == 4
     assert "plan.csv has no column 'mode'" in outcome.err
+
+
+def test_a_column_renamed_in_the_second_file_alone_is_not_offered_a_map_of_both(
+    command: Command, model: Path
+) -> None:
+    table = make_table()
+    table[:N].to_csv("readings.csv", index=False)
+    table[N:].drop(columns="y").rename(columns={"mode": "Mode"}).to_csv("plan.csv", index=False)
+
+    outcome = command("predict", "readings.csv", "--future", "plan.csv", "-m", model / "model")
+
+    assert outcome.code == 4
+    assert "look alike: 'Mode' ; in this file, name it as in the readings" in outcome.err
+    assert "--map" not in outcome.err
+
+
+def test_other_readings_are_offered_the_built_in_network_which_forecasts_them(
+    command: Command, model: Path
+) -> None:
+    pd.DataFrame({"when": make_table()["time"][:N], "flow": 1.0 + np.arange(N) % 24}).to_csv(
+        "other.csv", index=False
+    )
+
+    outcome = command("predict", "other.csv", "-m", model / "model")
+
+    assert outcome.code == 4
+    assert (
+        "for readings that the model does not know, use the built-in network:  --model builtin"
+        in (outcome.err)
+    )
+    assert command("predict", "other.csv", "--model", "builtin", "-q").code == 0
+
+
+def test_train_names_what_the_next_forecast_needs(command: Command) -> None:
+    make_table().to_csv("data.csv", index=False)
+
+    with_plan = command("train", "data.csv", *KNOWN, *(o for o in FIT if o != "-q"))
+    without = command("train", "data.csv", "--target", "y", *(o for o in FIT if o != "-q"))
+
+    assert "next: rnnforecast predict --future FILE  (with the future values of setpoint, mode" in (
+        with_plan.err
+    )
+    assert without.err.rstrip().endswith("next: rnnforecast predict")
 
 
 def test_a_wrong_value_in_the_second_file_is_shown_there(command: Command, model: Path) -> None:

@@ -60,6 +60,8 @@ def test_quantiles_are_chosen_and_named(command: Command, trained: Path) -> None
     command("predict", "-m", trained / "model", "-q", "--quantiles", "0.025,0.5,0.9")
     columns = list(pd.read_csv("forecast.csv").columns)
     assert columns == ["series", "timestamp", "forecast", "q2.5", "q50", "q90"]
+    percent = command("predict", "-m", trained / "model", "--quantiles", "10,90")
+    assert (percent.code, "write 0.1 for 10 %" in percent.err) == (2, True)
     outcome = command("predict", "-m", trained / "model", "--quantiles", "0.001")
     assert outcome.code == 2 and "0.025" in outcome.err
 
@@ -239,6 +241,19 @@ def test_a_model_trained_on_a_stream_needs_data_to_predict(
     assert outcome.code == 2 and "predict DATA" in outcome.err
     feed()
     assert command("predict", "-", "-q").code == 0
+
+
+def test_a_training_file_that_was_moved_is_to_be_named(command: Command) -> None:
+    write_wide("data.csv", flow=wave(400))
+    command("train", "data.csv", "-q", *SMALL)
+    Path("data.csv").rename("moved.csv")
+
+    outcome = command("predict", "--json")
+
+    assert (outcome.code, outcome.error["code"]) == (4, "not-found")
+    assert "data.csv, which the model was trained on, does not exist" in outcome.error["message"]
+    assert outcome.error["hint"] == "pass the data:  rnnforecast predict DATA"
+    assert command("predict", "moved.csv", "-q").code == 0
 
 
 def test_as_of_inside_a_gap_forecasts_what_the_last_reading_before_it_gives(

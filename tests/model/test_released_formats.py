@@ -24,8 +24,8 @@ from tests.conftest import Command
 from tests.strangers import rewrite_manifest
 
 RELEASED = sorted((Path(__file__).parent.parent / "artifacts").glob("format-*"))
-FIRST_FORMAT = 3
-"""Formats 1 and 2 held networks that exist no more."""
+FIRST_FORMAT = 4
+"""Formats 1 to 3 held networks that exist no more."""
 SMALLEST = ["-L", "48", "-H", "6", "--hidden", "4", "--layers", "1", "--segment", "8"]
 
 

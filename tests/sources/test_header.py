@@ -56,6 +56,15 @@ def test_comments_above_the_header_are_named_and_the_fix_works(tmp_path, preambl
     assert read(path, comment="#").panel.target.tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("sep", [",", "|"])
+def test_a_wrong_separator_is_told_the_right_one(tmp_path, sep):
+    rows = [row.replace(",", ";") + ",5" for row in hourly(1, 2, 3, 4)]
+    path = write(tmp_path / "german.csv", "timestamp;temp", *rows)
+
+    assert pasted(failure(path, sep=sep).advice) == {"sep": ";"}
+    assert read(path, sep=";").panel.target.tolist() == [1.5, 2.5, 3.5, 4.5]
+
+
 def test_a_decimal_comma_or_a_ragged_row_is_no_preamble():
     commas = ["time;temp", *["2024-01-01;20,5"] * 5]
     assert infer_preamble(commas, ",") == 0

@@ -188,4 +188,7 @@ def test_bad_times_that_cannot_be_read_are_an_error_with_their_line(tmp_path, li
 
 
 def test_bad_times_that_are_not_there_are_an_error(tmp_path):
-    assert failure(frame(a=wave(50)), exclude=str(tmp_path / "gone.csv")).code == "bad-times"
+    error = failure(frame(a=wave(50)), exclude=str(tmp_path / "gone.csv"))
+
+    assert (error.code, error.message.count("cannot read")) == ("bad-times", 1)
+    assert "series, from, to" in error.advice

@@ -15,7 +15,6 @@ from rnnforecast.errors import DataError, QualityGateError, UsageError
 from rnnforecast.events import Event, ignore
 from rnnforecast.tables.match import (
     TrainingStats,
-    _row_medians,
     check_drift,
     read_for_model,
     require_series,
@@ -199,11 +198,3 @@ def test_a_level_that_drifted_is_stopped_at_the_gate(shift, limit, passes):
     with pytest.raises(QualityGateError, match="s1 by") as caught:
         check_drift(past, what, lookback=48, limit=limit)
     assert caught.value.exit_code == 8
-
-
-def test_the_middle_of_each_row_is_numpys():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(50, 31)).astype(np.float32)
-    values[rng.random(values.shape) < 0.5] = np.nan
-    values[:, 7] = 3
-    np.testing.assert_array_equal(_row_medians(values), np.nanmedian(values, axis=1))

@@ -96,6 +96,16 @@ def test_a_column_that_does_not_exist_is_named_with_what_looks_alike(tmp_path, o
     assert "level" not in error.advice
 
 
+def test_columns_with_commas_between_them_are_told_to_repeat_the_option(tmp_path):
+    path = table(tmp_path, "when,flow,level", "1,2", "2,3", "3,4")
+
+    error = failure(path, target=("flow, level",))
+
+    assert (error.code, error.location.column) == ("no-such-column", "flow, level")
+    assert error.advice == "repeat the option, once for each column"
+    assert read(path, target=("flow", "level")).panel.n_series == 2
+
+
 def test_without_a_name_that_looks_alike_all_are_listed(tmp_path):
     error = failure(table(tmp_path, "when,flow", "1", "2"), target=("pressure",))
 

@@ -294,6 +294,16 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
     assert "2024-03-31 02:00" in error.message
 
 
+@pytest.mark.parametrize(
+    ("text", "zone"), [("berlin", "Europe/Berlin"), ("New York", "America/New_York")]
+)
+def test_a_city_is_offered_its_zone(text, zone):
+    with pytest.raises(UsageError) as caught:
+        DataConfig(tz=text)
+    assert caught.value.hint == f"use {zone}"
+    assert DataConfig(tz=zone).tz == zone
+
+
 @pytest.mark.parametrize("tz", ["Mars/Base", "+24:00", "+25:00", "-99:99", "+01:60", ""])
 def test_a_zone_that_does_not_exist_is_an_error(tz):
     with pytest.raises(UsageError, match=re.escape(f"--tz {tz}")):

@@ -171,6 +171,16 @@ def test_what_is_no_table_is_refused(data: object) -> None:
         rf.predict(data, model="builtin")
 
 
+def test_a_lazy_table_is_told_to_be_collected() -> None:
+    class LazyFrame:
+        def collect(self) -> pd.DataFrame:
+            return readings()
+
+    with pytest.raises(rf.DataError) as caught:
+        rf.predict(LazyFrame(), model="builtin")
+    assert "collect()" in str(caught.value.hint)
+
+
 def test_a_stream_that_breaks_is_an_error_of_the_data() -> None:
     def batches() -> Iterator[pa.RecordBatch]:
         raise pa.ArrowInvalid("the server has gone")
