@@ -1,18 +1,18 @@
-"""Errors and times of neuralforecast and darts on ETTh1, and how long ours takes to their best.
+"""Errors and times of neuralforecast and darts on ETTh1, and the time of ours to match them.
 
     pip install -e ".[bench]"
     RNNFORECAST_DATA=... python -m benchmarks.peers [--threads N] [--batches N ...]
         [--windows N ...]
 
-Each forecasts every window of the test part of ETTh1's seven sensors, look-back and horizon 96:
-rows to 8640 train, to 11520 validate, to 14400 test. Errors are in units of the deviation of the
-first part. Of the peers a recurrent network of width 128 trains with batches of 256, 1,024 or 4,096
-windows of one series, whichever is the fastest, on a fixed number of windows. Ours has its
-defaults, and is measured as it is built in, without a training, too.
+Each library forecasts every window of the test part of ETTh1's seven sensors, with a look-back and
+a horizon of 96 steps: rows up to 8640 are for training, up to 11520 for validation, up to 14400 for
+testing. Errors are in standard deviations of the train part. The peers train a recurrent network of
+width 128 on a fixed number of windows, in batches of 256, 1,024 or 4,096 windows of one series,
+whichever is fastest. Ours uses its defaults; the built-in network is also measured, untrained.
 
-Seconds are those of a process from its start, until it could forecast, and until it has forecast
-all windows. Every measurement runs in a separate process. The ratio is that of the first seconds:
-those of the peers' run with the least error over those of ours that has an error as small soonest.
+Times are the seconds from the start of a process until it can forecast, and until it has forecast
+all windows. Every measurement runs in a separate process. The ratio compares the former: the time
+of the peers' run with the smallest error, divided by the shortest time of ours to reach that error.
 The tables go into RESULTS.md.
 """
 

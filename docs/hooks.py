@@ -33,6 +33,9 @@ EXAMPLES = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "examples" / "README.md").read
 """Files that the page of examples links to; the site has them under the same path."""
 _LINK = re.compile(r"\]\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 
+_TABLE_CODE = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
+"""Code with an escaped vertical bar, as tables have it."""
+
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, those of the repository, and the examples."""
@@ -46,7 +49,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Rewrite the links of a page to paths in the documentation."""
+    """Rewrite the links of a page to paths in the documentation, and unescape bars in code.
+
+    GitHub wants a bar escaped in a table's code, Python-Markdown shows the backslash.
+    """
     sources = {name: path for path, name in REPOSITORY_PAGES.items()}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
@@ -57,4 +63,5 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         path = relpath(name, dirname(page.file.src_uri) or ".") if is_on_site else link["path"]
         return f"]({path}{link['anchor'] or ''})"
 
+    markdown = _TABLE_CODE.sub(lambda code: code[0].replace("\\|", "|"), markdown)
     return _LINK.sub(rewrite, markdown)

@@ -222,7 +222,7 @@ class WorkerError(RnnForecastError):
 
 
 class LockedError(RnnForecastError):
-    """Another process holds the lock; nothing was started."""
+    """Another process has the lock; nothing was started."""
 
     exit_code = 11
     default_code = "locked"

@@ -22,7 +22,7 @@ _MICROSECONDS = {
     "q": 7_889_400_000_000,
     "y": 31_557_600_000_000,
 }
-"""A month is a twelfth of 365.25 days, a quarter a fourth: so long is each on the axis of rows."""
+"""On the axis of rows, a month is a twelfth of 365.25 days, a quarter a fourth."""
 MONTH_US = _MICROSECONDS["mo"]
 _OTHER_SPELLINGS = {
     "MS": "mo", "ME": "mo", "QS": "q", "QE": "q", "YS": "y", "YE": "y",

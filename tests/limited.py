@@ -69,7 +69,7 @@ def _main(plan: Path, results: Path) -> None:
 
 
 def _run(jobs: Sequence[Job], folder: Path, *, n_lanes: int) -> dict[str, Done]:
-    """Run jobs, so many at a time."""
+    """Run jobs, this many at a time."""
     waiting, running, done = list(reversed(jobs)), list[Running](), {}
     while waiting or running:
         while waiting and len(running) < n_lanes:

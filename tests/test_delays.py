@@ -1,6 +1,6 @@
 """Memory as it is measured, held against a memory that is known: readings that come again.
 
-Each reading is 0.9 times the one so many steps before it, and noise. A network that has learnt that
+Each reading is 0.9 times the one k steps before it, plus noise. A network that has learnt that
 needs no further reading, and none that it may leave out. The readings have outages, so that it
 meets windows of which the past is missing before it is measured on such. No season is told: the
 experts would know it.

@@ -1,4 +1,8 @@
-"""The English of what users read: phrases that no native speaker of the field would write."""
+"""The English of what users read: phrases that no native speaker of the field would write.
+
+Texts are the strings of the package, the pages of the documentation, also the generated ones, and
+the examples.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import rnnforecast
+from tests.docs.pages import PAGES, ROOT
+from tests.docs.test_reference import PAGES as GENERATED
 
 PACKAGE = Path(rnnforecast.__file__).parent
 BANNED = (
@@ -36,7 +42,19 @@ BANNED = (
     r"\bgoes? on\b|\bbegins? (?:again|with)\b",
     r"\bcarr(?:y|ies) (?:a|no|none|an)\b",
     r"\btaken? for\b|\btakes? (?:a|the|it) for\b",
+    r"\b(?:in|out)side of\b",
+    r"\bputs? out\b",
+    r"(?:^|[.;] )Of an? ",
 )
+EXAMPLES = [path for path in sorted((ROOT / "examples").rglob("*")) if path.is_file()]
+DOCUMENTS = {
+    **PAGES,
+    **GENERATED,
+    "CHANGELOG.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+    "sample_data/README.md": (ROOT / "sample_data" / "README.md").read_text(encoding="utf-8"),
+    **{path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in EXAMPLES},
+}
+"""Text of each page and each example by its path."""
 
 
 def texts_of(source: str) -> Iterator[tuple[int, str]]:
@@ -78,6 +96,20 @@ def test_no_text_of_the_package_has_a_banned_phrase(room: str) -> None:
     assert offenders == []
 
 
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_no_page_and_no_example_has_a_banned_phrase(name: str) -> None:
+    paragraphs = (" ".join(text.split()) for text in re.split(r"\n\s*\n", DOCUMENTS[name]))
+    offenders = [(text, phrases) for text in paragraphs if (phrases := banned_in(text))]
+
+    assert offenders == []
+
+
+def test_the_documents_are_all_pages_and_examples() -> None:
+    pages = {"README.md", "CHANGELOG.md", "docs/decisions.md", "docs/how-to/cron.md"}
+
+    assert pages | {"reference/python.md", "examples/job.toml"} <= DOCUMENTS.keys()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -88,6 +120,8 @@ def test_no_text_of_the_package_has_a_banned_phrase(room: str) -> None:
         "Years that stamps may lie in, the last one apart",
         "sensors stand still",
         "there is no model at model",
+        "inside of the band",
+        "The band is wide. Of a plan, only a part counts",
     ],
 )
 def test_what_was_once_written_is_found(text: str) -> None:

@@ -13,5 +13,5 @@ only_thoroughly = pytest.mark.skipif(THOROUGHLY == 1, reason="make thorough trie
 
 
 def often(n: int) -> int:
-    """Return how many cases to try, where CI tries so many."""
+    """Return the number of cases to try, given that of CI."""
     return n * THOROUGHLY

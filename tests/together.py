@@ -76,7 +76,7 @@ def together(n: int, work: Callable[[ThreadRanks], _T]) -> list[_T]:
 
 
 def held_by(panel: Panel, sizes: Sequence[int], ranks: ThreadRanks) -> Panel:
-    """Return the panel as ranks share it that have read so many series each."""
+    """Return the panel shared by ranks that have read this many series each."""
     assert sum(sizes) == panel.n_series, "every series is somewhere"
     first = sum(sizes[: ranks.rank])
     own = panel.select(np.arange(first, first + sizes[ranks.rank]))

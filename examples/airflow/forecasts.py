@@ -1,4 +1,4 @@
-"""A forecast for each day of Airflow 3, of the readings up to that day."""
+"""Airflow 3: a daily forecast from the readings up to that day."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
-# Runs of one job hold a lock, and a second one would exit with 11.
+# A job is locked while it runs; a concurrent run exits with 11.
 with DAG("forecasts", schedule="@daily", start_date=datetime(2024, 4, 26), max_active_runs=1):
     BashOperator(
         task_id="run",

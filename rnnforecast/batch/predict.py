@@ -71,7 +71,7 @@ class BatchResult:
 
     @property
     def is_partial(self) -> bool:
-        """Whether some series were left out, or forecast by a fallback or from a short history."""
+        """Whether some series were skipped, or forecast by a fallback or from a short history."""
         return any(self.counts[name] for name in DEGRADED)
 
 
@@ -89,13 +89,12 @@ def predict_batch(
     listener: Listener = ignore,
     **options: Unpack[BatchOptions],
 ) -> BatchResult:
-    """Forecast buckets of a folder that `shard` has made, or commit what is forecast.
+    """Forecast buckets of a folder made by `shard`, or commit the finished forecasts.
 
-    `data` defaults to the folder that the model was trained on, if it lies beside the model or with
-    `trust_source`; `output` is a folder. With
-    `batch.shard` the buckets of that shard are forecast; with `batch.commit` all of them are
-    checked and become the current forecast; with `batch.workers` both is done. Until then the
-    previous forecast stays current. Options are those of the command, and come before those of
+    `data` defaults to the training folder, if it is next to the model or with `trust_source`;
+    `output` is a folder. `batch.shard` forecasts the buckets of that shard; `batch.commit` verifies
+    all buckets and makes them the current forecast; `batch.workers` does both. Until then, the
+    previous forecast stays current. The keyword options are those of the command and override
     `batch`, `config` and `reading`. Raises a `RnnForecastError`.
     """
     check_option_names(predict_batch, options, BatchConfig(), PredictConfig(), DataConfig())

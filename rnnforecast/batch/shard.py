@@ -103,10 +103,10 @@ def shard(
 ) -> ShardResult:
     """Write a table as a Parquet folder with all rows of a series in one bucket.
 
-    `data` is a path or a table, as `train` takes them. Options are those of the command, and come
-    before those of `config`.
+    `data` is a path or a table, as for `train`. The keyword options are those of the command and
+    override `config`.
 
-    `output` must not exist; the folder appears there complete or not at all. Memory is bounded
+    `output` must not exist; the folder appears only when it is complete. Memory is bounded,
     whatever the size of the table. Raises a `RnnForecastError`.
     """
     check_option_names(shard, options, DataConfig())

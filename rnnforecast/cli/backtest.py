@@ -63,7 +63,7 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
     comparison, split = result.comparison, result.split
     title = (
         f"Test part: {comparison.n_windows} forecasts of {result.spec.horizon} steps, from "
-        f"{split['validation_end']} to before {split['test_end']}"
+        f"{split['validation_end']} up to {split['test_end']} (excluded)"
     )
     print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")

@@ -87,8 +87,8 @@ class ScoreConfig:
     )
     max_drift: float | None = _score(
         None,
-        "Exit with code 8 if a series is more than this many standard deviations from its "
-        "training level",
+        "Exit with code 8 if recent forecasts deviate from those at training time by more than "
+        "this many standard deviations",
         metavar="X",
     )
 

@@ -77,7 +77,7 @@ class LogPart:
     file: str | None = None
     format: str = option("json", "", choices=("json", "text"))
     max_size: str = "16M"
-    """Size at which the log begins anew; the one before stays beside it, as `file.1`."""
+    """Size at which the log is rotated; the previous log is kept as `file.1`."""
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a size that is none."""
@@ -96,7 +96,7 @@ class KeepPart:
     forecasts: int | None = None
     versions: int | None = None
     ledger: str | None = None
-    """Span of issued forecasts that the ledger keeps, before the newest reading: 400d."""
+    """Age of the forecasts that the ledger keeps, before the newest reading: 400d."""
     pinned: tuple[str, ...] = ()
     """Versions that are never removed."""
 

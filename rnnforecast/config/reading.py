@@ -278,7 +278,7 @@ class DataConfig:
 
     @property
     def years(self) -> tuple[int, int]:
-        """The years that time stamps may lie in, as a half-open range."""
+        """The accepted years of timestamps, as a half-open range."""
         match = re.fullmatch(r"(\d{4}):(\d{4})", self.time_range)
         if match is None or not 1 <= int(match[1]) < int(match[2]):
             raise UsageError(

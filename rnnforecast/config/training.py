@@ -319,7 +319,7 @@ class PlotConfig:
 class BacktestConfig:
     """Where the parts of the readings end, and which origins are forecast from.
 
-    An end is a time stamp or a row number, and exclusive.
+    An end is a timestamp or a row number, and exclusive.
     """
 
     train_end: str | None = _evaluation(None, "End of the training part", metavar="TIME|ROW")

@@ -106,7 +106,7 @@ def find_anomalies(
     since_us: int | None = None,
     listener: Listener = ignore,
 ) -> Anomalies:
-    """Return the readings outside q10..q90 whose surprise is `at_least` so much.
+    """Return the readings outside q10..q90 whose surprise is at least `at_least`.
 
     Surprise is the distance to the median in normal scores, see `_surprise`. Readings are not
     judged where they are missing, before a whole look-back or before `since_us`, or after a

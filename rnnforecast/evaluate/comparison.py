@@ -161,7 +161,8 @@ class Comparison:
         best = min(known, key=lambda name: known[name])
         if known[best] >= network:
             return ""
-        return f"; but {_REMARKED[best]} is {_percent(100 * (1 - known[best] / network))} better"
+        gain = _percent(100 * (1 - known[best] / network))
+        return f"; {_REMARKED[best]} is {gain} better than the network"
 
 
 def _percent(value: float) -> str:
@@ -347,7 +348,7 @@ def _deviation(values: Doubles) -> Doubles:
 
 @cache
 def _widening(n_free: int) -> float:
-    """Return by what a deviation of so many degrees of freedom is widened, by bisection."""
+    """Return the factor that widens a deviation with `n_free` degrees of freedom, by bisection."""
     known = math.erfc(_SIGMAS / math.sqrt(2))
     low, high = _SIGMAS, 1e6  # with one degree it is 10,050
     while high - low > 1e-12 * high:

@@ -232,10 +232,10 @@ def score(
 ) -> ScoreResult:
     """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
-    The readings are read as those of the model were, by default from the same source, as `predict`
-    does. With a `job` it is `score_job`. Options are those of the command, and come before those of
-    `config` and `reading`. Raises a `RnnForecastError`; `QualityGateError` where a series has
-    drifted by more than the limit.
+    The data is read like that of the model, by default from the same source, as in `predict`. With
+    a `job`, this is `score_job`. The keyword options are those of the command and override `config`
+    and `reading`. Raises a `RnnForecastError`; `QualityGateError` if the drift of a series exceeds
+    the limit.
 
     >>> scored = rf.score("ledger", "newer.csv", by="lead")
     >>> [score.lead for score in scored.scores]
@@ -302,7 +302,7 @@ def score_job(
     listener: Listener = ignore,
     **options: Unpack[ScoringOptions],
 ) -> ScoreResult:
-    """Score the ledger of a job on the readings of the job: `score --job`. Raises as `score` does.
+    """Score the ledger of a job on the data of the job, like `score --job`. Raises as `score`.
 
     >>> [score.series for score in rf.score_job("job.toml", since="30d").scores]
     ['flow']

@@ -90,10 +90,10 @@ def run(
 ) -> list[RunResult]:
     """Run a job once, or for each as-of time of a catch-up; return the result of each run.
 
-    Readings that are stale or cannot be used are the `error` of their run; any other failure is
-    raised, as a `RnnForecastError`: a `CatchUpError` where as-of times before it are published.
-    Results and failures are logged, gauged and reported as the job file says. `arguments` are
-    recorded in the manifest. Options are those of the command, and come before those of `config`.
+    If the data is stale or unusable, the result has an `error`. Any other failure raises a
+    `RnnForecastError`: a `CatchUpError` if earlier as-of times were published. Results and failures
+    are logged, exported as gauges and reported as configured in the job file. `arguments` are
+    recorded in the manifest. The keyword options are those of the command and override `config`.
 
     >>> (result,) = rf.run("job.toml", lock_wait="10m")
     >>> result.status

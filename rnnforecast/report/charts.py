@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _MAX_TIPS = 48
 """Columns of a chart that carry a tooltip, at most."""
-_DASHES = ("-", "--", ":", "-.")
+_DASHES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (3, 3)))
+"""Line styles; with five colours, six methods differ in both colour and style."""
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _HREF = f"{{{_LINK}}}href"
 _UNWANTED = (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style")
@@ -74,14 +75,14 @@ def draw_leads(
     axes: Axes, by_lead: Mapping[str, Sequence[float | None]], step_us: int, palette: Palette
 ) -> Tips:
     """Draw the error of each method by lead. The first method's line is solid and thick."""
-    colours = (palette.forecast, palette.other, palette.readings, palette.third)
+    colours = (palette.forecast, palette.other, palette.readings, palette.third, palette.muted)
     for number, (method, errors) in enumerate(by_lead.items()):
         values = np.array([np.nan if e is None else e for e in errors])
         axes.plot(
             np.arange(1, len(values) + 1),
             values,
-            _DASHES[number % 4],
-            color=colours[number % 4],
+            linestyle=_DASHES[number % len(_DASHES)],
+            color=colours[number % len(colours)],
             linewidth=2.0 if number == 0 else 1.2,
             marker="." if len(values) == 1 else None,
             label=method.replace("_", " "),
@@ -109,11 +110,11 @@ def draw_calibration(
 ) -> Tips:
     """Draw the share of readings below each quantile over the share that there should be."""
     axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.8, linestyle=":", label="ideal")
+    label = "not calibrated"
     if uncalibrated is not None:
-        axes.plot(
-            levels, uncalibrated, "o--", color=palette.other, markersize=3, label="not calibrated"
-        )
-    axes.plot(levels, observed, "o-", color=palette.forecast, markersize=4, label="calibrated")
+        axes.plot(levels, uncalibrated, "o--", color=palette.other, markersize=3, label=label)
+        label = "calibrated"
+    axes.plot(levels, observed, "o-", color=palette.forecast, markersize=4, label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     _label(axes, "quantile", "share of readings below")
@@ -152,14 +153,17 @@ def draw_gradients(
     peaks: Sequence[int],
     palette: Palette,
 ) -> Tips:
-    """Draw the gradient of each lead by lag, and mark the peaks of the autocorrelation."""
+    """Draw the gradient of each lead by lag, and mark the peaks of the autocorrelation.
+
+    Lags that were not measured (None) are skipped; a gradient of 0 leaves a gap.
+    """
     colours = (palette.forecast, palette.other, palette.third)
     for number, (name, curve) in enumerate(gradients.items()):
-        values = np.array([x if x else np.nan for x in curve], np.float64)
+        lags = [lag for lag, size in enumerate(curve, start=1) if size is not None]
         axes.plot(
-            np.arange(1, len(values) + 1),
-            values,
-            _DASHES[number % 4],
+            lags,
+            [curve[lag - 1] or np.nan for lag in lags],
+            linestyle=_DASHES[number],
             color=colours[number % 3],
             linewidth=1.2,
             label=f"{name}, {leads[name]} ahead",
@@ -170,6 +174,7 @@ def draw_gradients(
     if any(any(curve) for curve in gradients.values()):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda size, _: f"{size:g}")
+        axes.yaxis.set_minor_formatter(lambda *_: "")  # matplotlib's has markup of formulas
     axes.margins(x=0.01)
     _label(axes, "lag, in steps before the forecast", "gradient")
     return {}
@@ -237,8 +242,10 @@ def _draw_members(
 def _label(axes: Axes, x: str, y: str, *, has_legend: bool = True) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    if has_legend:
-        axes.legend(frameon=False, fontsize=9, handlelength=1.8)
+    if has_legend:  # below the axes, where it hides no line
+        axes.figure.legend(
+            loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=2.4
+        )
 
 
 def _add_tips(axes: Axes, columns: Sequence[tuple[float, str]]) -> Tips:

@@ -44,6 +44,12 @@ _STYLE: Any = {
 _MAX_COLUMNS = 3
 _WIDTH, _HEIGHT = 5.2, 3.1
 """Inches of one fan."""
+_DATES = ["%Y", "%Y-%m", "%d %b", "%H:%M", "%H:%M", "%S.%f"]
+"""Labels of ticks a year, a month, a day, an hour, a minute or a second apart."""
+_ZERO_DATES = ["%Y", "%Y-%m", "%d %b", "%d %b", "%H:%M", "%H:%M"]
+"""Labels of the first tick of a year, a month, ..., among ticks of the next shorter kind."""
+_DATE_OFFSETS = ["", "", "%Y", "%Y-%m-%d", "%Y-%m-%d", "%Y-%m-%d %H:%M"]
+"""What the ticks leave open, at the end of the axis."""
 _LABEL = 9
 """Characters left of the frame of a plot in the terminal."""
 _MIN_COLUMNS = 10
@@ -209,7 +215,8 @@ def draw_fan(axes: Axes, fan: Fan, palette: Palette) -> None:
     zone = UTC if fan.tz is None else pd.DatetimeTZDtype(tz=fan.tz).tz
     locator = untyped.AutoDateLocator(tz=zone, minticks=3, maxticks=7)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator, tz=zone))
+    formats = {"formats": _DATES, "zero_formats": _ZERO_DATES, "offset_formats": _DATE_OFFSETS}
+    axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator, tz=zone, **formats))
 
 
 def draw_fans(fans: Sequence[Fan], palette: Palette | None = None) -> Figure:

@@ -57,7 +57,7 @@ _MIN_VALUES_OF_A_UNIT = 10
 _MIN_NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _MIN_MEASURED = 10
-"""So many different decimals are measurements, where a table calls them texts."""
+"""With this many different decimals, a text column of a table contains measurements."""
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
 """Cells that tell whether a column may hold numbers at all."""

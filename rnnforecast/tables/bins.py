@@ -582,7 +582,7 @@ def counter_bins(
     pace = local_pace(kept_rows.time, kept_rows.series)
     limit = np.where(np.isnan(pace), grid.step_us, np.minimum(_GAP * pace, grid.step_us))
     limit = np.maximum(limit, config.hold_us or 0)
-    if min_share:  # at most so much of a bin may lie in holes
+    if min_share:  # the rest of a bin may be gaps
         limit = np.maximum(limit, (1 - min_share) * (end - begin)[position])
     is_known = np.append(kept_rows.follows[1:] & np.isfinite(increment[1:]), False)
     counted_next = np.where(is_known, np.append(increment[1:], 0.0), 0.0)

@@ -67,7 +67,7 @@ _MAX_EMPTY = 20
 _MIN_FILLED = 0.9
 """Share of steps that hold a row where readings come in bursts."""
 _N_SHORTER = 3
-"""So many shorter steps are offered where none of `--freq` is over."""
+"""Number of shorter steps to suggest if no `--freq` step is complete."""
 _IF_RARE = "if readings are really that rare"
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""

@@ -84,7 +84,7 @@ _LOW_QUANTILE, _HIGH_QUANTILE = 0.1, 0.9
 _SHIFT_FACTOR = 3.0
 """Distance between the two levels, in ranges of the quieter side."""
 _SUDDEN_FACTOR = 4.0
-"""So many times larger than any other step is one that shifts the level within the daily range."""
+"""A step this many times larger than all others shifts the level within the daily range."""
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _THURSDAY, _SUNDAY = 3, 6

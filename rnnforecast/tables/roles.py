@@ -465,7 +465,7 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
 
 
 def _usual_slope(growth: float, span_us: float, units: Sequence[float]) -> float | None:
-    """Return one, ten, ... in a unit of time, in microseconds, that is about so much growth."""
+    """Return 1, 10, ... per unit of time, in microseconds, if it is about equal to the growth."""
     slopes = [10.0 ** round(np.log10(growth / span_us * unit)) / unit for unit in units]
     slope = min(slopes, key=lambda power: abs(np.log(power * span_us / growth)))
     return slope if abs(slope * span_us / growth - 1) <= _ALIKE_SLOPE else None

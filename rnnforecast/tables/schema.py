@@ -43,7 +43,7 @@ _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _N_LISTED, _N_SIMILAR = 20, 3
 _FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
-"""So many numbers count time if this share of their steps is equal."""
+"""Least count of numbers that may be times, and the share of their steps that must be equal."""
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 

@@ -42,7 +42,7 @@ _OFFSET_AT_END = re.compile(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$")
 _LONGEST_OFFSET = 6
 """Characters of `+01:00`."""
 _N_EVEN_ROWS = 50
-"""So many rows of a batch, evenly spread, tell the offset at their times, and those at changes."""
+"""Rows of a batch, evenly spread, whose offsets are examined in addition to those at changes."""
 _WITHOUT_ZONE = re.compile(r"[\d\s:.,/-]*")
 """A stamp that names no zone and ends with none."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")

@@ -93,7 +93,7 @@ class Backtest:
     spec: NetworkSpec
     stride: int
     split: dict[str, Any]
-    """Time stamps of the ends of the parts."""
+    """Timestamps of the ends of the parts."""
     version: str | None
     """The saved version that was tested; None where a network was fitted."""
     warnings: tuple[WarningEvent, ...]
@@ -163,12 +163,12 @@ def backtest(
 ) -> Backtest:
     """Forecast from rolling origins in the test part, and compare with the baselines.
 
-    `data` is a path or a table, as `train` takes them. A network is fitted to the readings before
-    the test part. With `model`, a saved version or the active one of a directory, that is tested
-    instead, on readings after those that it was trained on; options of reading that are set, or
-    that `explicit` names, override its own. Options are those of the command, and come before those
-    of `config` and `ends`. With `output`, each forecast value is written with its actual; with
-    `report`, an HTML report. Raises a `RnnForecastError`.
+    `data` is a path or a table, as for `train`. A network is trained on the readings before the
+    test part. With `model`, a saved version is tested instead, on readings after its training data;
+    reading options that are set, or named in `explicit`, override those of the model. The keyword
+    options are those of the command and override `config` and `ends`. `output` is a file for all
+    forecast values with the actual readings, `report` one for an HTML report. Raises a
+    `RnnForecastError`.
 
     >>> result = rf.backtest("readings.csv", horizon=6, target="flow")
     >>> sorted(result.metrics)
@@ -470,7 +470,7 @@ def backtest_report(
         "horizon": f"{spec.horizon} steps",
         "look-back": f"{spec.lookback} steps",
         "season": f"{spec.season} steps" if spec.season > 1 else "none",
-        "members": "; ".join(str(member) for member in spec.members),
+        "networks": "; ".join(str(member) for member in spec.members),
         "train part": f"before {split['train_end']}",
         "validation part": f"before {split['validation_end']}",
         "test part": f"before {split['test_end']}",
@@ -482,8 +482,8 @@ def backtest_report(
         result.comparison,
         examples,
         held_out=f"Measured on {result.comparison.n_windows} forecasts of "
-        f"{spec.horizon} steps, from {split['validation_end']} to before "
-        f"{split['test_end']}.",
+        f"{spec.horizon} steps, from {split['validation_end']} up to "
+        f"{split['test_end']} (excluded).",
         epochs=(),
         warnings=result.warnings,
         card=card,

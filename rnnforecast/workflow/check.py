@@ -92,10 +92,9 @@ def check(
 ) -> Check:
     """Profile a table; with a model, check whether the model can forecast from it.
 
-    `data` is a path or a table, as `train` takes them. Options are those of the command, and come
-    before those of `config`; what is set so, or what `explicit` names, overrides the model's
-    reading options. Raises a `RnnForecastError` for a table that cannot be used, or does not fit
-    the model.
+    `data` is a path or a table, as for `train`. The keyword options are those of the command and
+    override `config`; options that are set, or named in `explicit`, override the model's reading
+    options. Raises a `RnnForecastError` if the table cannot be used or does not fit the model.
 
     >>> result = rf.check("readings.csv", known=["setpoint"])
     >>> [finding.code for finding in result.findings]

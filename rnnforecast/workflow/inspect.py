@@ -69,11 +69,11 @@ def plot(
     listener: Listener = ignore,
     **options: Unpack[PlotOptions],
 ) -> list[Fan]:
-    """Return a forecast with the readings around it, and draw it where there is an `output`.
+    """Return a forecast with the readings around it; with `output`, plot it to a file.
 
-    `data` is read with the options of `model`, or with inferred ones; without it the forecast is
-    shown alone. The series are those that are named, or the first ones, at most `most`. Options are
-    those of the command, and come before those of `config`. Raises a `RnnForecastError`.
+    `data` is read with the options of `model`, or with inferred ones; without it, only the forecast
+    is shown. The series are the named ones, or the first ones, at most `most`. The keyword options
+    are those of the command and override `config`. Raises a `RnnForecastError`.
 
     >>> fans = rf.plot("readings.csv", forecast="forecast.csv", output="forecast.png")
     >>> [fan.name for fan in fans]
@@ -249,9 +249,8 @@ def anomalies(
 ) -> Search:
     """List the readings outside their forecast band; with `output`, write all of them to a file.
 
-    Options are those of the command, and come before those of `config` and `reading`. Options of
-    reading that are set, or that `explicit` names, override the model's. Raises a
-    `RnnForecastError`.
+    The keyword options are those of the command and override `config` and `reading`. Reading
+    options that are set, or named in `explicit`, override the model's. Raises a `RnnForecastError`.
 
     >>> search = rf.anomalies("readings.csv", at_least=6)
     >>> len(search.episodes)
@@ -335,12 +334,11 @@ def memory(
     listener: Listener = ignore,
     **options: Unpack[ReadingOptions],
 ) -> MemoryReport:
-    """Measure how far back a saved version remembers, and advise where that is wrong.
+    """Measure how much history a saved version uses, and advise how to improve it.
 
-    Without data, the source that it was trained on is read again, as `predict` does. Windows after
-    the readings that it was trained on are used, where there are enough; else the newest ones.
-    Options are those of the command, and come before those of `reading`. Raises a
-    `RnnForecastError`.
+    Without data, the training source is read again, as in `predict`. The windows are those after
+    the training data if there are enough of them, otherwise the newest ones. The keyword options
+    are those of the command and override `reading`. Raises a `RnnForecastError`.
 
     >>> rf.memory("readings.csv").memory.lookback
     24

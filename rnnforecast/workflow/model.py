@@ -248,15 +248,14 @@ def predict(
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without a `model`, the one in the directory `model` forecasts; where there is none, or with
-    `"builtin"`, the built-in network does, which has not learnt from these readings. Without
-    `data`, the training source is read again: `training_source` says when it is trusted.
-    `data`, and `future`, which has what is known ahead, are paths or tables: of pandas, Arrow,
-    polars, DuckDB, and whatever else has `__arrow_c_stream__`. A missing reading is null or NaN.
-    Options are those of the command, and come before those of `config` and `reading`; options of
-    reading that are set so, that differ from their defaults, or that `explicit` names, override
-    the model's. Raises a `RnnForecastError`; a series that cannot be forecast is left out and
-    named.
+    Without a `model`, the one in the directory `model` is used; if there is none, or with
+    `"builtin"`, the built-in network, which was not trained on this data. Without `data`, the
+    training source is read again if it is trusted. `data` and `future`, the future values of
+    covariates, are paths or tables: pandas, Arrow, polars, DuckDB, or any object with
+    `__arrow_c_stream__`. A missing reading is null or NaN. The keyword options are those of the
+    command and override `config` and `reading`; reading options that are set, differ from their
+    defaults, or are named in `explicit`, override the model's. Raises a `RnnForecastError`; a
+    series that cannot be forecast is skipped and named.
 
     >>> forecast = rf.predict("readings.csv", quantiles=[0.05, 0.95], output="forecast.csv")
     >>> list(forecast.to_pandas())

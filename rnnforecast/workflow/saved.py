@@ -131,8 +131,8 @@ def restore(
 ) -> Forecaster:
     """Make the forecaster of a saved version. Raises `ModelError`.
 
-    One that is adaptive scales its bands by how it forecast the readings since its training. It
-    forecasts in so many threads, by default in as many as there are processors.
+    An adaptive one scales its bands by the errors of its forecasts since the training. It uses
+    `n_threads` threads, by default one per processor.
     """
     untrained_from_us = artifact.untrained_from_us if is_adaptive else None
     return with_calibration(

@@ -254,11 +254,8 @@ def _describe_example(example: Example) -> ExampleWindow:
     error = float(np.nanmean(np.abs(example.actual - forecast.point)))
     begin = forecast.axis.format(int(forecast.times_us[0, 0]))
 
-    if example.of == "series":
-        sentence = f"Window with median error, starting {begin}: MAE {format_number(error)}."
-    else:
-        rank = "typical window" if example.kind == "typical" else f"{example.kind} window"
-        sentence = f"{rank}, starting {begin}; mean absolute error {format_number(error)}."
+    window = "Window with median error, starting" if example.of == "series" else "Starts"
+    sentence = f"{window} {begin}: MAE {format_number(error)}."
     return ExampleWindow(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
 
 
@@ -319,7 +316,7 @@ def make_report(
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """How far back a network remembers, with the diagnosis."""
+    """How much history a network uses, with the diagnosis."""
 
     memory: MemoryAnalysis
     diagnosis: Diagnosis

@@ -67,23 +67,23 @@ def train(
     listener: Listener = ignore,
     **options: Unpack[TrainOptions],
 ) -> Model:
-    """Fit a network to readings, measure it on held-out ones, save it as a new version.
+    """Train a network, test it on held-out data, and save it as a new version.
 
-    `data` is a path or a table: of pandas, Arrow, polars, DuckDB, and whatever else has
-    `__arrow_c_stream__`. A missing reading is null or NaN. Options are those of the command, and
-    come before those of `config` and `ranks`. With `model=None` nothing is saved; with `report`,
-    each version holds a report in HTML. Raises a `RnnForecastError`; a failed run leaves the active
-    version as it was.
+    `data` is a path or a table: pandas, Arrow, polars, DuckDB, or any object with
+    `__arrow_c_stream__`. A missing reading is null or NaN. The keyword options are those of the
+    command and override `config` and `ranks`. With `model=None` nothing is saved; with `report`,
+    the version contains an HTML report. Raises a `RnnForecastError`; a failed run leaves the active
+    version unchanged.
 
     >>> model = rf.train("readings.csv", horizon="6h", target="flow", known=["setpoint"])
     >>> model.metrics["network"]["mase"] > 0
     True
 
-    A training that a signal interrupts leaves a checkpoint in the model directory. With `resume` it
-    continues from there, and ends in the same weights as an uninterrupted one; the steps taken
-    before count, and `max_time` starts anew. Where torchrun has started several processes, each of
-    them calls this with the same arguments: they train one network, on a folder that `shard` has
-    made, and the first one saves it. On a table in memory each process trains alone.
+    If a signal interrupts the training, a checkpoint stays in the model directory. With `resume`,
+    the training continues from it and ends in the same weights as an uninterrupted one; earlier
+    steps count, and the time limit `max_time` is reset. Under torchrun, each process calls this
+    function with the same arguments: together they train one network on a folder made by `shard`,
+    and the first one saves it. With a table in memory, each process trains on its own.
     """
     config, ranks = config or Config(), ranks or RanksConfig()
     check_option_names(train, options, config, ranks)

@@ -11,7 +11,7 @@ DAY_S = 24 * 3600
 
 
 def forecast(output: Path, digit: str, *, days_ago: float = 0) -> Parts:
-    """Publish a forecast of one bucket, and commit it; its folder was changed so long ago."""
+    """Publish a forecast of one bucket, and commit it; its folder was changed this long ago."""
     parts = Parts(output, digit * 64, 1)
     parts.publish(0, b"part", {"newest_us": 1})
     parts.commit({})

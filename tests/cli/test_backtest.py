@@ -106,7 +106,7 @@ def test_the_table_names_methods_verdict_and_leads(command: Command, data: Path)
         "lead",
     ):
         assert word in out
-    assert "before 2024-01-17 16:00:00" in out
+    assert "up to 2024-01-17 16:00:00 (excluded)" in out
 
 
 def recomputed(rows: pd.DataFrame, data: pd.DataFrame, season: int, train_end: str) -> dict:

@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 
 def shown(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> str:
-    """Return what a terminal shows of 10 steps of a task that takes so long."""
+    """Return what a terminal shows of 10 steps of a task with this duration."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "100")
@@ -38,7 +38,7 @@ def shown(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) ->
 
 
 def work(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
-    """Report 10 steps of a task that takes so long."""
+    """Report 10 steps of a task with this duration."""
     now = 100.0
     monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now))
     for done in range(11):

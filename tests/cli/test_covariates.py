@@ -321,7 +321,7 @@ def test_a_calendar_and_kinds_are_those_of_the_model(command: Command) -> None:
 
 
 def make_long(**ends: int) -> pd.DataFrame:
-    """Make a table of several series; each has readings for so many hours."""
+    """Make a table of several series; each has readings for this many hours."""
     tables = []
     for name, end in ends.items():
         table = make_table().drop(columns="mode").assign(id=name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import typer
@@ -97,3 +98,29 @@ def test_every_public_name_is_described() -> None:
     headings = re.findall(r"^### (\w+)$", PAGES["reference/python.md"], re.MULTILINE)
 
     assert set(headings) == set(rnnforecast.__all__) - {"__version__"}
+
+
+def test_examples_of_docstrings_are_code() -> None:
+    outside = re.sub(
+        r"^```.*?^```$", "", PAGES["reference/python.md"], flags=re.DOTALL | re.MULTILINE
+    )
+
+    assert "```pycon\n>>> result = rf.check(" in PAGES["reference/python.md"]
+    assert ">>>" not in outside
+
+
+def test_choices_of_an_option_end_the_sentence_of_its_help() -> None:
+    rows = {row[0]: row[-1] for row in rows_of(PAGES["reference/commands.md"])}
+
+    assert rows["`--cell`"] == "Recurrent cell; one of gru, lstm, mingru, rnn"
+
+
+def test_code_in_tables_has_no_backslash_before_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mkdocs")
+    monkeypatch.setitem(sys.modules, "generate", generate)
+    hooks = load(ROOT / "docs" / "hooks.py")
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/train.md"))
+
+    text = hooks.on_page_markdown("| `--network auto\\|trained` | a \\| b |", page)
+
+    assert text == "| `--network auto|trained` | a \\| b |"

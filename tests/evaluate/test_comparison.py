@@ -162,12 +162,12 @@ def test_readings_after_the_truth_change_nothing() -> None:
         (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.72)),
             "18 % better than repeating the last reading (naive); "
-            "but ridge regression on lags is 10 % better",
+            "ridge regression on lags is 10 % better than the network",
         ),
         (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.72, expert=0.6)),
             "18 % better than repeating the last reading (naive); "
-            "but the expert (weighted season with autoregression) is 25 % better",
+            "the expert (weighted season with autoregression) is 25 % better than the network",
         ),
         (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.8)),

@@ -56,7 +56,7 @@ def issues(*parts: pa.Table) -> pa.Table:
 def issued(
     panel: Panel, row: int, *, horizon: int = 6, off: float = 0.0, seed: int = 0, **more: Any
 ) -> pa.Table:
-    """Issue a forecast of all series after so many rows: seasonal naive, moved, and noise."""
+    """Issue a forecast of all series after this many rows: seasonal naive, shifted, with noise."""
     past = make_past(panel, np.minimum(panel.lengths, row))
     forecast = SeasonalNaive(12).predict(past, horizon, (0.1, 0.5, 0.9))
     noise = np.random.default_rng(seed + row).normal(off, 1, (panel.n_series, horizon, 1))

@@ -76,7 +76,7 @@ def _on_small_disk(place: Path) -> None:
 
 
 def _fill(filler: Path, room: int) -> None:
-    """Leave so many bytes."""
+    """Leave this many bytes."""
     with filler.open("wb", buffering=0) as file:
         try:
             while True:

@@ -58,14 +58,14 @@ versions = 2
 STALE = '[fresh]\nmax_age = "3h"\n'
 START = datetime(2024, 1, 1)
 ROWS = 400
-"""So many readings the file holds, as one that is rotated."""
+"""Number of readings in the file, which is rotated."""
 CAP_BYTES = 1 << 30
-"""So much address space may come on top of what there is once all libraries are imported."""
+"""Limit of the address space above that of a process that has imported all libraries."""
 WARM_UP = 0.4
 """Share of the cycles before growth is measured: until then allocators take what they then keep, in
 steps of 8 MB, the last of them in about the three hundredth of a thousand cycles."""
 MOST_BYTES, MOST_BLOCKS, MOST_DESCRIPTORS, MOST_FILES = 8192.0, 10.0, 0.002, 0.02
-"""So much may be added in each cycle, by the linear fit over a thousand of them."""
+"""Limits of the growth per cycle, by a linear fit over a thousand cycles."""
 FULL = 1000
 PLAIN_EVERY, RETIRE_EVERY = 20, 40
 
@@ -319,7 +319,7 @@ def cycle(job: Job, soak: Soak, number: int) -> None:
 
 
 def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False) -> Soak:
-    """Run so many cycles and return what was measured.
+    """Run this many cycles and return what was measured.
 
     Torch and Arrow have one thread each: those that are made later, when they are first needed,
     would keep memory of their own.

@@ -91,7 +91,7 @@ CUTS = (0, 1, 5, 12, 200)
 def test_a_file_that_is_cut_short_publishes_nothing_that_is_not_there(
     keep: int, scene: Scene
 ) -> None:
-    """Cut so many characters before its end, or after its beginning: in a line, in a stamp."""
+    """Cut this many characters before its end or after its start: in a line, in a timestamp."""
     path = scene.place / "data.csv"
     content = path.read_bytes()
     before = published(scene)

@@ -56,7 +56,7 @@ def draw_network(spec: NetworkSpec, config: NetworkConfig | None = None) -> Netw
 
 
 def moved(network: Network, size: float) -> Network:
-    """Return a network whose every weight differs, by about so much."""
+    """Return a network whose every weight differs, by about this much."""
 
     def other(values: np.ndarray) -> np.ndarray:
         return (torch.from_numpy(values) + size * torch.randn(values.shape)).numpy()

@@ -77,7 +77,7 @@ def place(tmp_path: Path) -> Checkpoints:
 
 @pytest.fixture(scope="module")
 def interrupted() -> Callable[..., None]:
-    """Train until so many steps of all members are taken, and then a signal comes."""
+    """Train until all members have taken this many steps, and then send a signal."""
 
     def train(n_steps: int, config: TrainConfig, where: Checkpoints, **more: object) -> None:
         taken, step = itertools.count(1), MemberTraining.step

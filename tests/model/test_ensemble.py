@@ -61,7 +61,7 @@ def steps_of(log: EnsembleLog) -> list[int]:
 
 
 def tune(network: Network, n_steps: list[int], listener=lambda _: None, **options) -> None:
-    """Let members take so many more steps."""
+    """Let members take this many more steps."""
     windows, _ = windows_to_train(NOISY, network.spec)
     fine_tune_members(
         network,

@@ -77,7 +77,7 @@ def test_pointing_at_a_forecast_says_its_values(browser, page_file: Path) -> Non
         """() => {
             const svg = document.querySelector("svg");
             const box = svg.getBoundingClientRect();
-            const x = box.x + 0.97 * box.width, y = box.y + 0.5 * box.height;
+            const x = box.x + 0.9 * box.width, y = box.y + 0.5 * box.height;
             const shape = document.elementFromPoint(x, y);
             const owner = shape.closest("g:has(> title)");
             return owner && owner.querySelector("title").textContent;

@@ -85,6 +85,20 @@ def test_hours_on_the_axis_are_those_of_the_zone() -> None:
     assert [one.format_data_short(moment)[11:16] for one in first] == ["00:00", "05:30"]
 
 
+@pytest.mark.parametrize(
+    ("n_rows", "first", "offset"),
+    [(72, "01 Jan", "2024"), (24 * 90, "2024-01", ""), (12, "03:00", "2024-01-01")],
+)
+def test_dates_on_the_axis_name_day_month_and_year(n_rows: int, first: str, offset: str) -> None:
+    axis = drawn(make_fan(n_rows=n_rows, horizon=6)).xaxis
+    formatter, ticks = axis.get_major_formatter(), axis.get_majorticklocs()
+    labels = formatter.format_ticks(ticks)
+
+    assert first in labels
+    assert formatter.get_offset() == offset
+    assert not any(label.isdigit() or label.isalpha() for label in labels)
+
+
 def test_a_png_is_a_png_and_an_svg_holds_the_names_as_text() -> None:
     fans = [make_fan('<b>&"$x$'), make_fan("温度")]
 

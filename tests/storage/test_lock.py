@@ -48,7 +48,7 @@ for _ in range(times):
         counter.write_text(str(int(counter.read_text()) + 1))
 """
 SOON_S = 1.0
-"""So long a lock may take to be free again."""
+"""Seconds within which a lock must be free again."""
 
 
 @pytest.fixture

@@ -283,7 +283,7 @@ def test_a_model_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path
 def retired(
     model: Path, *, keep: int = 1, pinned: tuple[str, ...] = (), hours: float = 24
 ) -> list[str]:
-    """Retire versions so long after the first one was made; return what is gone."""
+    """Retire versions this long after the first one was made; return what is gone."""
     now = NOW + timedelta(hours=hours)
     return retire_versions(model, keep=keep, pinned=pinned, now=now)
 

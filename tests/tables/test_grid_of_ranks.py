@@ -197,7 +197,7 @@ def test_scores_bands_and_examples_are_those_of_one_process(sizes):
 
 
 def table(names: dict[str, int], *, kind: object = "a", freq: str = "h") -> pa.Table:
-    """Long readings: so many rows of each series."""
+    """Long readings: this many rows of each series."""
     frames = [
         pd.DataFrame(
             {

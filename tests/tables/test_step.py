@@ -15,7 +15,7 @@ from tests.data.tables import few
 
 
 def make_rows(table: list[tuple[int, int]], n_each: int) -> Rows:
-    """Make rows of (series, time) in chunks of so many."""
+    """Make rows of (series, time) in chunks of this size."""
     codes, times = np.array(table, np.int64).reshape(-1, 2).T
     parts = range(0, len(table), n_each)
     return Rows(
