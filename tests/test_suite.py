@@ -174,7 +174,8 @@ def test_other_libraries_run_once_and_the_network_with_each_seed(
 def test_the_networks_cutoffs_become_row_numbers(folder, readings, monkeypatch):
     expected = stub(readings, 0.2)
 
-    def backtest(_data, *, horizon, config, ends, output):
+    def backtest(_data, *, horizon, closed, config, ends, output):
+        assert closed == "none"
         assert (horizon, config.training.seed, ends.windows) == (HORIZON, 7, WINDOWS)
         table = expected.drop(columns="q50").assign(
             cutoff=readings.index[expected["cutoff"] - 1], method="network"

@@ -126,7 +126,7 @@ def test_dropped_states_are_dropped_in_all_windows_of_a_stretch() -> None:
 
     assert loss.item() == pytest.approx(loss_by_a_loop(network, batch, mask=mask), rel=1e-4)
     whole = loss_of(network, batch)
-    assert loss.item() != pytest.approx(whole.item(), rel=1e-3)
+    assert loss.item() != pytest.approx(whole.item(), rel=2e-4)
     assert torch.equal(loss_of(network, batch, mask=torch.ones_like(mask)), whole)
 
 
