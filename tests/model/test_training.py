@@ -215,7 +215,7 @@ def test_the_rate_is_constant_after_the_warm_up_however_long_the_training_is(
 
 
 def test_training_lowers_the_loss() -> None:
-    config = dataclasses.replace(QUICK, epochs=5, batch_size=32, learning_rate=0.05)
+    config = dataclasses.replace(QUICK, epochs=20, batch_size=32, learning_rate=0.05)
     network = started(NOISY, make_spec(members=(PLAIN,)), seed=config.seed)
     trained, _ = fit(NOISY, config)
     assert validation_loss(trained) < 0.98 * validation_loss(network)
