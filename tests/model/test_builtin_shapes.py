@@ -1,0 +1,46 @@
+"""Shapes that anybody can continue by eye: the built-in network has to, as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from rnnforecast.data.season import find_seasons
+from rnnforecast.data.windows import make_past
+from rnnforecast.model.forecaster import RNNForecaster
+from tests.builders import HOUR_US, make_panel
+
+HORIZON = 48
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "a daily wave": lambda t, _: 50 + 10 * np.sin(t * np.pi / 12),
+    "saw teeth": lambda t, _: t % 24.0,
+    "on and off": lambda t, _: (t % 24 > 12) * 1.0,
+    "a growing wave": lambda t, _: np.sin(t * np.pi / 12) * (1 + t / 200),
+    "a line": lambda t, _: 100 + 0.5 * t,
+    "a falling line with noise": lambda t, noise: 500 - 0.5 * t + noise,
+    "a daily wave that rises": lambda t, _: 50 + 10 * np.sin(t * np.pi / 12) + 0.5 * t,
+    "hours of operation": lambda t, _: np.cumsum((t % 24 > 7) & (t % 24 < 18)) * 1.0,
+    "a total of a daily load": lambda t, noise: np.cumsum(
+        np.maximum(5 + 4 * np.sin(t * np.pi / 12) + noise, 0)
+    ),
+    "a total without a season": lambda _, noise: np.cumsum(np.abs(noise)),
+}
+
+
+@pytest.mark.parametrize("n_rows", [200, 960])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_clean_shape_goes_on(name: str, n_rows: int) -> None:
+    """Errors are a quarter at most of those of repeating the last reading."""
+    rows = np.arange(n_rows + HORIZON)
+    values = SHAPES[name](rows, np.random.default_rng(0).standard_normal(len(rows)))
+    past = make_past(make_panel(values[:n_rows].astype(np.float32), step_us=HOUR_US))
+    network = RNNForecaster.untrained(
+        past, lookback=min(n_rows, 672), horizon=HORIZON, seasons=find_seasons(past)
+    )
+
+    (forecast,) = network.predict(past, HORIZON, (0.5,)).values[..., 0]
+
+    error = np.abs(values[n_rows:] - forecast).mean()
+    assert error <= 0.25 * np.abs(values[n_rows:] - values[n_rows - 1]).mean()
