@@ -78,9 +78,9 @@ def init(
 def run(context: typer.Context, job: JobPath, *, config: RunConfig, common: CommonOptions) -> None:
     """Run one scheduled cycle of a job file.
 
-    Exit code: 0 published, 3 partial, 4 the data cannot be used, 5 the data are too old or too
-    short, 6 the model is missing or damaged, 7 cannot write, 11 another run is going on. With all
-    but 0 and 3 nothing is published.
+    Exit code: 0 published, 2 wrong option or job file, 3 partial, or a catch-up that ended early,
+    4 the data cannot be used, 5 the data are too old or too short, 6 the model is missing or
+    damaged, 7 cannot write, 11 another run is going on, 124 out of time.
     """
     from rnnforecast.jobs import log
 

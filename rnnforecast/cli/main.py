@@ -11,7 +11,6 @@ import sys
 import threading
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -178,8 +177,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             names = {c.callback.__name__ for c in app.registered_commands if c.callback}
             command = next((a for a in arguments if a in names), None)
             hint = f"rnnforecast {command} --help" if command else "rnnforecast --help"
-            if not command and arguments and Path(arguments[0]).is_file():
-                hint = f"rnnforecast predict {shlex.quote(arguments[0])}"
+            if not command and arguments and os.path.isfile(arguments[0]):  # noqa: PTH113 - no error
+                action = "run" if arguments[0].endswith(".toml") else "predict"
+                hint = f"rnnforecast {action} {shlex.quote(arguments[0])}"
             return screen.error(UsageError(message, hint=hint))
 
         # Typer exits after a broken pipe. A reader that has seen enough, such as `head`, is no

@@ -115,20 +115,12 @@ def print_training(model: Model, screen: Screen) -> None:
     if not screen.is_quiet:
         path = str(model.path)
         option = "" if path == DEFAULT_MODEL else f" --model {shlex.quote(path)}"
-        screen.note(f"next: rnnforecast predict{option}{_future_option(model.artifact)}")
-
-
-def _future_option(artifact: Artifact) -> str:
-    """Return what `predict` needs where the network takes columns that are known ahead."""
-    if not artifact.spec.n_known:
-        return ""
-    known = [c.name for c in artifact.schema.covariates if c.role == "known"]
-    if not known:
-        return ""  # the calendar needs no file
-    return (
-        f" --future FILE  (with the future values of {', '.join(known)}, unless they stand below "
-        "the last reading)"
-    )
+        known = [c.name for c in model.artifact.schema.covariates if c.role == "known"]
+        if model.artifact.spec.n_known and known:  # the calendar needs no file
+            values = f"future values of {', '.join(known)}"
+            screen.note(f"{values}: in rows below the last reading, or in the file of --future")
+            option += " --future FILE"
+        screen.note(f"next: rnnforecast predict{option}")
 
 
 def _report_of(model: Model) -> str | None:

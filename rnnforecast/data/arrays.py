@@ -75,6 +75,8 @@ def sums_before(values: NDArray[Any]) -> Doubles:
 def row_quantiles(values: NDArray[Any], shares: Sequence[float]) -> Doubles:
     """Return quantiles of the known values of each row, `(share, row)`; NaN where none is known.
 
+    Values are finite, or NaN where unknown.
+
     They are interpolated linearly. `numpy.nanquantile` takes a hundred times as long over many
     short rows.
     """

@@ -315,8 +315,8 @@ def _block_forecasts(
 
     With it they are means of each phase, alone or shifted by what they left over lately. Without,
     the same means are taken over all phases, so that trends and levels count on both sides, and the
-    last readings may come again. A shorter season, `over`, is on both sides, and the longer one is
-    added to it.
+    last readings may come again. Both sides may also go on growing. A shorter season, `over`, is on
+    both sides, and the longer one is added to it.
     """
     leads = np.arange(block)
     ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
@@ -335,16 +335,17 @@ def _block_forecasts(
         seasonal += shifted(expected[:, ahead], readings - expected, season)
         plain += shifted(level[:, ahead], readings - level, season)
     plain += shifted(np.zeros((len(readings), *ahead.shape)), readings, season)
-    # of a steep series means of each phase are late: its last season, line, and level, all moved on
+    # means of each phase lag behind a steep trend: continue the last season, or, without one, the
+    # last reading and the newest level, by the growth of a season
     last_season = shift(phase_means(readings, season, 1.0), season)
     (growth,) = _trailing_means(readings - last_season, [season], last)
     growth = np.nan_to_num(growth)[..., None]
     if over == 1:
         seasonal.append(last_season[:, ahead] + growth)
     newest = _last_known(readings, last)
-    (level,) = _trailing_means(readings, [season], last)
-    level = np.where(np.isfinite(level), level, newest)
-    for begin, age in ((newest, 1), (level, (season + 1) / 2)):
+    (newest_level,) = _trailing_means(readings, [season], last)
+    newest_level = np.where(np.isfinite(newest_level), newest_level, newest)
+    for begin, age in ((newest, 1), (newest_level, (season + 1) / 2)):
         plain.append(begin[..., None] + growth * (leads + age) / season)
 
     if over > 1:
@@ -364,13 +365,12 @@ def _block_forecasts(
 
 
 def _grown(
-    readings: Doubles, width: int, last: Integers, leads: Integers, *, apart: int | None = None
+    readings: Doubles, width: int, last: Integers, leads: Integers, *, apart: int
 ) -> Doubles:
     """Extrapolate the trend of a trailing mean of `width` rows, `(series, block, row)`.
 
-    The slope is that between two trailing means `apart` rows from each other, by default `width`.
+    The slope is that between two trailing means `apart` rows from each other.
     """
-    apart = width if apart is None else apart
     level = _trailing_mean(readings, width)
     slope = (level - shift(level, apart)) / apart
     grown: Doubles = level[:, last, None] + slope[:, last, None] * (leads + (width + 1) / 2)

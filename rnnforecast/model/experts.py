@@ -183,6 +183,8 @@ class Experts:
         width = max(main, _NO_SEASON_ROWS)
         lag = main if seasons.has_main else _DRIFT_ROWS
         drift = readings - shift(self.phase_last, lag)
+        if not seasons.has_main:  # where a row is missing, the last one before it counts
+            drift *= lag / (lag + np.nan_to_num(shift(self.age.astype(np.float64), lag)))
         remainders = self._trailing(np.where(self.has_remainder, self.remainder, np.nan))
         self.short_remainder = remainders.of_newest(int(np.clip(main // 4, 2, _NO_SEASON_ROWS)))
         self.season_remainder = remainders.of_newest(width, at_least=4)
@@ -260,7 +262,7 @@ class Experts:
         known_last = _first_known(last, level)
 
         forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)))
-        drift = season + self._drift(series, boundary, leads)
+        drift = season + self._growth(series, boundary, leads)
         profiles = season, weighted, slow, long_season, long_weighted, scaled, drift
         for number, values in enumerate((level, known_last, *profiles)):
             forecasts[:, :, number] = values - level
@@ -279,13 +281,19 @@ class Experts:
         forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
         return forecasts
 
-    def _drift(self, series: Integers, boundary: Integers, leads: Integers) -> Doubles:
-        """Return the growth since the season before, or since the last reading without one.
+    def _growth(self, series: Integers, boundary: Integers, leads: Integers) -> Doubles:
+        """Return by how much the drift exceeds the last season, `(window, origin, lead)`.
 
-        It goes on as from the season before the last one, `(window, origin, lead)`.
+        That is the growth of the newest season, times the seasons to each lead; without a season
+        the growth over 24 rows, by the rows since the last reading. `series` is `(window, 1)`.
         """
-        main, has_main = self.seasons.main, self.seasons.has_main
-        n_seasons = leads // main + 1 if has_main else (leads + 1) / _DRIFT_ROWS
+        main = self.seasons.main
+        if self.seasons.has_main:
+            n_seasons: Any = leads // main + 1
+        else:
+            newest = np.maximum(boundary * self.segment - 1, 0)
+            age = np.where(boundary > 0, np.minimum(self.age[series, newest], newest + 1), 0)
+            n_seasons = (age[..., None] + leads + 1) / _DRIFT_ROWS
         growth: Doubles = self.season_drift[series, boundary][..., None] * n_seasons
         return growth
 
@@ -314,7 +322,7 @@ class Experts:
             best = errors[..., numbers].argmin(-1)[..., None]
             newest = np.maximum(boundary * self.segment - 1, 0)
             last = self.last[series[:, None], newest][..., None]
-            drift = last + self._drift(*at, np.arange(horizon))
+            drift = last + self._growth(*at, np.arange(horizon))
             values = np.choose(best, (last, level, self.mean[at][..., None], level + added, drift))
         return np.where(self.n_seen[at][..., None] > 0, values, np.nan), deviation
 

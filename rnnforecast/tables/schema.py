@@ -223,7 +223,7 @@ def check_column(
     if name in existing:
         return
     parts = [part.strip() for part in name.split(",")]
-    if len(parts) > 1 and set(parts) <= set(existing):
+    if code == "no-such-column" and len(parts) > 1 and set(parts) <= set(existing):
         raise DataError(
             f"{source} has no column {name!r}, but {' and '.join(map(repr, parts))}",
             code=code,

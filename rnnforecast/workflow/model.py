@@ -191,7 +191,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     if not isinstance(source, str):
         raise UsageError(
             "the model was trained on a DataFrame or on standard input: nothing can be re-read",
-            hint="pass the data:  rnnforecast predict DATA , in Python  model.predict(df)",
+            hint="pass the data as the argument DATA, in Python  model.predict(df)",
         )
     is_known = is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance)
     if not is_known and (model.path is None or not lies_beside(source, model.path)):
@@ -200,13 +200,13 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             "only read it again if you trust the model",
             code="untrusted-source",
             proposals=[Proposal(("--trust-source",), "to read it again")],
-            hint="or pass the data:  rnnforecast predict DATA",
+            hint="or pass the data as the argument DATA",
         )
     if _is_gone(source):
         raise DataError(
             f"{source}, which the model was trained on, does not exist",
             code="not-found",
-            hint="pass the data:  rnnforecast predict DATA",
+            hint="pass the data as the argument DATA",
         )
     return source
 

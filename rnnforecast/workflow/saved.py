@@ -275,8 +275,10 @@ def prepare(
                 listener=listener,
             )
     except DataError as error:
-        column = error.location.column if error.location else None
-        if error.code == "missing-column" and column in _columns_of_readings(artifact.schema):
+        at = error.location
+        is_of_readings = at is not None and at.column in _columns_of_readings(artifact.schema)
+        is_of_future = at is not None and future is not None and at.file == str(future)
+        if error.code == "missing-column" and is_of_readings and not is_of_future:
             advice = (
                 "for readings that the model does not know, use the built-in network:  --model "
                 f'{BUILTIN_MODEL} , or  path = "{BUILTIN_MODEL}"  in a job file'
@@ -292,8 +294,8 @@ def prepare(
     )
 
 
-def _columns_of_readings(schema: Schema) -> tuple[str | None, ...]:
-    return schema.time, schema.series, *schema.targets
+def _columns_of_readings(schema: Schema) -> list[str]:
+    return [name for name in (schema.time, schema.series, *schema.targets) if name is not None]
 
 
 def check_builtin(data: object, version: str | None = None) -> None:

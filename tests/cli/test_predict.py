@@ -252,7 +252,7 @@ def test_a_training_file_that_was_moved_is_to_be_named(command: Command) -> None
 
     assert (outcome.code, outcome.error["code"]) == (4, "not-found")
     assert "data.csv, which the model was trained on, does not exist" in outcome.error["message"]
-    assert outcome.error["hint"] == "pass the data:  rnnforecast predict DATA"
+    assert outcome.error["hint"] == "pass the data as the argument DATA"
     assert command("predict", "moved.csv", "-q").code == 0
 
 

@@ -186,6 +186,8 @@ class Slow:
             rows = range(t - lag, -1, -main if self.has_main else -1)
             before = [s for s in rows if not math.isnan(y[s])]
             drift[t] = y[t] - y[before[0]] if before else math.nan
+            if before and not self.has_main:
+                drift[t] *= lag / (t - before[0])
         change = self.newest(drift, end, max(width, lag), 4) or 0.0
         return {
             "level": [level] * horizon,
@@ -197,7 +199,7 @@ class Slow:
             "weighted long season": [first(profile(self.long, 0.3, k), weighted[k]) for k in leads],
             "multiplicative": scaled,
             "drift": [
-                season[k] + change * (k // main + 1 if self.has_main else (k + 1) / 24)
+                season[k] + change * (k // main + 1 if self.has_main else (age + k + 1) / 24)
                 for k in leads
             ],
             "autoregression": self.autoregression(remainder, end, horizon)[0],
