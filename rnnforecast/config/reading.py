@@ -169,7 +169,7 @@ class DataConfig:
     )
     exclude: str | None = _cleaning(
         None,
-        "CSV of periods to ignore: series (or empty), from, to",
+        "CSV of periods to ignore: series, from, to",
         metavar="FILE",
     )
     valid_range: tuple[str, ...] = _cleaning(

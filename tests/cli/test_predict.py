@@ -238,7 +238,7 @@ def test_a_model_trained_on_a_stream_needs_data_to_predict(
     feed()
     assert command("train", "-", "-q", *SMALL).code == 0
     outcome = command("predict")
-    assert outcome.code == 2 and "predict DATA" in outcome.err
+    assert outcome.code == 2 and "argument DATA" in outcome.err
     feed()
     assert command("predict", "-", "-q").code == 0
 

@@ -150,6 +150,7 @@ def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
         assert any(score["flag"] for score in result["scores"])
 
 
+@pytest.mark.slow
 def test_a_series_that_is_new_joins_the_next_version(command: Command, place: Path) -> None:
     data = pd.read_csv(place / "data.csv")
     long = data.melt("timestamp", var_name="sensor", value_name="reading")

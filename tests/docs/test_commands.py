@@ -30,6 +30,7 @@ RUN = [
 ]
 """Pages with commands that run here."""
 SLOW = {
+    "README.md",
     "docs/tutorial.md",
     "docs/concepts/memory.md",
     *(f"docs/how-to/{name}.md" for name in ("backtest", "covariates", "python", "train")),

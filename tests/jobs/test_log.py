@@ -159,6 +159,7 @@ def test_a_record_that_is_too_long_for_a_line_is_shortened_and_still_json(tmp_pa
         assert json.loads(second)["exit"] == 0
 
 
+@pytest.mark.slow
 def test_records_of_several_processes_do_not_mix(tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     writers = [subprocess.Popen([sys.executable, "-c", APPEND, log, name]) for name in "abcd"]

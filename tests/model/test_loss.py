@@ -119,14 +119,14 @@ def test_the_loss_is_that_of_a_loop_over_readings(
 def test_dropped_states_are_dropped_in_all_windows_of_a_stretch() -> None:
     network = make_network(layers=2)
     batch = make_batch(network)
-    torch.manual_seed(0)
-    mask = 2.0 * (torch.rand(len(batch.series), 1, 4) < 0.5)
+    torch.manual_seed(1)
+    mask = 4.0 * (torch.rand(len(batch.series), 1, 4) < 0.25)
 
     loss = loss_of(network, batch, mask=mask)
 
     assert loss.item() == pytest.approx(loss_by_a_loop(network, batch, mask=mask), rel=1e-4)
     whole = loss_of(network, batch)
-    assert loss.item() != pytest.approx(whole.item(), rel=2e-4)
+    assert loss.item() != pytest.approx(whole.item(), rel=1e-3)
     assert torch.equal(loss_of(network, batch, mask=torch.ones_like(mask)), whole)
 
 

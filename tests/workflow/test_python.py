@@ -69,6 +69,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
 
 
+@pytest.mark.slow
 def test_the_examples_run(place: Path) -> None:
     readings(ahead=AHEAD).to_csv("readings.csv", index=False)
     readings(N, ahead=AHEAD).to_csv("data.csv", index=False)
