@@ -29,7 +29,7 @@ def measured(cell: str, lag: int, *, lookback: int, segment: int, epochs: int) -
     member = MemberSpec(cell, hidden=32, layers=1, segment=segment)
     config = Config(
         network=NetworkConfig(cell=cell, hidden=32, layers=1, segment=segment),
-        training=TrainConfig(epochs=epochs, threads=1),
+        training=TrainConfig(epochs=epochs, threads=1, seed=1),
     )
     panel = make_panel(with_outages(delayed(N_READINGS, lag), lookback))
     fitted = fit(

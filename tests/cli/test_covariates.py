@@ -185,6 +185,7 @@ def test_check_says_what_a_column_is_for(command: Command, model: Path) -> None:
     assert "--known setpoint --known mode" in outcome.out
 
 
+@pytest.mark.slow
 def test_noise_is_left_out_and_then_not_asked_for(command: Command) -> None:
     rng = np.random.default_rng(1)
     table = make_table()[:N].drop(columns="mode")
@@ -229,6 +230,7 @@ def test_the_calendar_is_known_without_a_file(command: Command) -> None:
 def test_a_monday_after_a_sunday_is_forecast_by_the_calendar(command: Command) -> None:
     write_workdays()
     options = ["--hidden", "8", "--layers", "1", "-L", "336", "--steps", "600", "--threads", "1"]
+    options += ["--seed", "1"]
 
     assert command("train", "data.csv", *options, "--learning-rate", "1e-2", *CALENDAR).code == 0
 
@@ -303,6 +305,7 @@ def test_what_a_model_has_settled_may_be_said_again(
     assert "the model was trained with --known setpoint, mode" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_calendar_and_kinds_are_those_of_the_model(command: Command) -> None:
     stamps = pd.date_range("2024-01-01", periods=400, freq="1h")
     y = 10 + 5 * np.isin(stamps.hour, (8, 9, 10)) + np.random.default_rng(0).normal(size=400)

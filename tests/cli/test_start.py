@@ -213,6 +213,7 @@ def test_help_costs_little_over_a_bare_interpreter() -> None:
     assert median("-m", "rnnforecast", "--help") - median("-c", "pass") < 0.150
 
 
+@pytest.mark.slow
 def test_precedence_is_command_line_then_environment_then_file(
     command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_command_survives_each_call_that_fails(command: Command, scene: Scene)
     fails_whole(scene, command, ERRORS)
 
 
+@pytest.mark.slow
 def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> None:
     resolved = versions.resolve_version(scene.model)
     files = {path.name: path.read_bytes() for path in resolved.iterdir()}

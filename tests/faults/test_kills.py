@@ -183,6 +183,7 @@ def kill_at_moments(scene: Scene, warm: Warm, command: Command, n: int, seed: in
     assert kills and reader.n_reads and not reader.violations
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new(scene: Scene, warm: Warm) -> None:
     kill_at_moments(scene, warm, PREDICT, 4, seed=1)
 

@@ -94,6 +94,7 @@ def keeps_out(
     assert reader.n_reads >= n_reads and not reader.violations
 
 
+@pytest.mark.slow
 def test_who_comes_while_another_runs_is_sent_away_before_torch_is_there(
     scene: Scene, warm: Warm
 ) -> None:

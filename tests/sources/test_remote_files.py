@@ -42,6 +42,7 @@ def parquet_of(frame: pd.DataFrame, **options: object) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_every_source_on_a_store_gives_the_panel_of_a_disk(bucket: Bucket) -> None:
     expected = read(FRAME).panel.fingerprint()
     half = len(FRAME) // 2

@@ -298,6 +298,7 @@ def test_a_backtest_is_a_table_with_a_row_for_each_value() -> None:
     assert pa.table(result).num_rows == len(table)
 
 
+@pytest.mark.slow
 def test_a_model_says_how_good_it_is() -> None:
     model = rf.train(readings()[["time", "flow"]], horizon=6)
 
