@@ -1,6 +1,6 @@
 """What the shell completes: values of choices, columns of the data, saved versions.
 
-A module of its own, since the application only declares which option has which values. Whatever
+Separate from the application, which only declares which values an option takes. Whatever
 goes wrong completes nothing: an error would be printed into the line that the user types. Imports
 stand in functions: every command declares its completions, and starts without what they need.
 """

@@ -1,6 +1,6 @@
 """The pages of `--help` and `--help-all`: options under headings, examples, commands in groups.
 
-A module of its own, beside the application: it holds what each command's page names first.
+Separate from the application: it defines the layout and the examples of each command's page.
 """
 
 from __future__ import annotations

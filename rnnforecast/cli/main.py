@@ -166,6 +166,18 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
         screen.close()
 
 
+def _command_instead(arguments: list[str]) -> str:
+    """Return the command to type instead of one that cannot be parsed."""
+    names = {c.callback.__name__ for c in app.registered_commands if c.callback}
+    command = next((a for a in arguments if a in names), None)
+    if command:
+        return f"rnnforecast {command} --help"
+    if arguments and os.path.isfile(arguments[0]):  # noqa: PTH113 - no error
+        action = "run" if arguments[0].endswith(".toml") else "predict"
+        return f"rnnforecast {action} {shlex.quote(arguments[0])}"
+    return "rnnforecast --help"
+
+
 def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
     """Report an error, and return its exit code."""
     match error:
@@ -174,13 +186,7 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
 
         case typer.TyperException():
             message = getattr(error, "format_message", lambda: str(error))()
-            names = {c.callback.__name__ for c in app.registered_commands if c.callback}
-            command = next((a for a in arguments if a in names), None)
-            hint = f"rnnforecast {command} --help" if command else "rnnforecast --help"
-            if not command and arguments and os.path.isfile(arguments[0]):  # noqa: PTH113 - no error
-                action = "run" if arguments[0].endswith(".toml") else "predict"
-                hint = f"rnnforecast {action} {shlex.quote(arguments[0])}"
-            return screen.error(UsageError(message, hint=hint))
+            return screen.error(UsageError(message, hint=_command_instead(arguments)))
 
         # Typer exits after a broken pipe. A reader that has seen enough, such as `head`, is no
         # error: the remaining output goes nowhere.

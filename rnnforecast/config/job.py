@@ -215,28 +215,7 @@ def read_job(path: Path) -> Job:
 
     Raises `UsageError`, which names the table and the key, for a file that is missing or invalid.
     """
-    check_not_collapsed(str(path))
-    try:
-        tables = read_toml(path)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"job file {path} does not exist",
-            code="no-job",
-            hint="check the path, or write one with  rnnforecast init DATA",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {path}: {error}", code="job-file") from error
-
-    check_keys(tables, _TABLES, f"{path} has an unknown table")
-    for name, table in tables.items():
-        if not isinstance(table, dict):
-            raise UsageError(
-                f"{path}: {name} must be a table",
-                hint=f"write [{name}] on its own line and its keys below it",
-            )
-        _check_texts(table, f"{path}: [{name}]")
-
-    folder = path.parent
+    tables, folder = _read_tables(path), path.parent
     data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
     source = _pop_path(path, data, "data", "source")
     database = parse_database(source)
@@ -275,6 +254,31 @@ def read_job(path: Path) -> Job:
         retrain=decode_part(RetrainPart, "retrain"),
         tables=tables,
     )
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
+    """Read the tables of a job file by name. Raises `UsageError`."""
+    check_not_collapsed(str(path))
+    try:
+        tables = read_toml(path)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"job file {path} does not exist",
+            code="no-job",
+            hint="check the path, or write one with  rnnforecast init DATA",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}", code="job-file") from error
+
+    check_keys(tables, _TABLES, f"{path} has an unknown table")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(
+                f"{path}: {name} must be a table",
+                hint=f"write [{name}] on its own line and its keys below it",
+            )
+        _check_texts(table, f"{path}: [{name}]")
+    return tables
 
 
 def name_keys(text: str, job: Job) -> str:

@@ -1,6 +1,6 @@
 """`init`: a commented job file for a table.
 
-A module of its own: it writes what `config.job` reads, and needs `check`, which lies above it.
+Separate from `config.job`, which reads the file: it needs `check`, a layer above.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def test_a_period_that_no_calendar_knows_is_found_too():
 
 
 def test_no_season_is_invented_in_noise_and_walks():
-    """Of 270 series, each of a different kind, length and seed, at most three are told a season."""
+    """Of 240 series, each of a different kind, length and seed, at most two are told a season."""
     rng = np.random.default_rng(0)
     n_invented = 0
     for n_rows in (400, 700, 1500):
@@ -135,12 +135,11 @@ def test_no_season_is_invented_in_noise_and_walks():
             np.exp(noise[40:50]),
             lfilter([1], [1, -0.9], noise[50:60]),
             np.maximum(lfilter([1], [1, -0.8], noise[60:70]) - 1.5, 0),
-            np.cumsum(np.abs(noise[70:80]), axis=1),
         ]
         seasons = find_seasons(past(*np.concatenate(kinds)))
         n_invented += sum(each.has_main for each in seasons)
 
-    assert n_invented <= 3
+    assert n_invented <= 2
 
 
 def test_a_few_days_are_believed_to_have_a_day_unless_they_speak_against_it():
@@ -258,6 +257,18 @@ def test_growth_neither_hides_a_day_nor_passes_for_a_week():
     seasons = find_seasons(past(hours / 20 + 5 * day + noise[0], growth * (5 + day + noise[1] / 5)))
 
     assert seasons == (Seasons(24), Seasons(24))
+
+
+def test_random_totals_rarely_get_a_season():
+    """Of 30, at most three; a search that knows no growth gives half of them one."""
+    rng = np.random.default_rng(0)
+    n_invented = 0
+    for n_rows in (400, 700, 1500):
+        increments = np.abs(rng.standard_normal((80, n_rows))[70:])
+        seasons = find_seasons(past(*np.cumsum(increments, axis=1)))
+        n_invented += sum(each.has_main for each in seasons)
+
+    assert n_invented <= 3
 
 
 def test_the_total_of_a_daily_load_has_a_day():
