@@ -31,7 +31,7 @@ from benchmarks.signals import (
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.season import Seasons
 
-VERSION = 3
+VERSION = 4
 """Raised when the same seed gives other series."""
 N_WEEKDAYS = 7
 MIN_DAY = 20
@@ -518,6 +518,8 @@ MIN_SERIES_LENGTH = 64
 """Series are made at least as long, and cut."""
 LATE_SHARE = 0.15
 """Series that begin late."""
+DELAYED_SHARE, MAX_DELAY = 0.1, 96
+"""Series whose newest readings have not come yet, and the most rows of them."""
 MIN_SHOWN, MIN_SHOWN_SHARE = 6, 0.2
 """Readings that a series shows at least; the share where it does not begin late."""
 TOLD_SHARES = (0.06, 0.06, 0.88)
@@ -567,10 +569,12 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
     values, is_read = make_series(rows.over(max(n_rows, MIN_SERIES_LENGTH)), calendar)
     values, is_read = values[:, -n_rows:], is_read[:, -n_rows:]
 
-    # some begin late, and stretches are hidden, of which a forecast is asked
+    # some begin late or end early, and stretches are hidden, of which a forecast is asked
     at = np.arange(n_rows)
     is_late = rows.chance(LATE_SHARE)
-    is_shown = is_read & (at < n_history) & (at >= is_late * rows.uniform(0, 0.9) * n_history)
+    delay = rows.chance(DELAYED_SHARE) * rows.log_uniform(1, min(MAX_DELAY, n_history // 2))
+    is_shown = is_read & (at < n_history - np.floor(delay))
+    is_shown &= at >= is_late * rows.uniform(0, 0.9) * n_history
     n_segments = n_history // segment
     for _ in range(2):
         length = rows.log_uniform(1, max(size.n_context / 2, 2))

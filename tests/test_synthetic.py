@@ -76,6 +76,18 @@ def test_batches_are_finite_and_show_only_what_is_read_before_the_horizon() -> N
         assert (np.nanstd(batch.history, axis=1) > 0).all()
 
 
+def test_of_one_series_in_ten_the_newest_readings_have_not_come_yet() -> None:
+    def age(flags: np.ndarray, n_history: int) -> np.ndarray:
+        return flags[:, n_history - 1 :: -1].argmax(1)
+
+    is_delayed = [
+        age(batch.is_shown, batch.n_history) > age(batch.is_read, batch.n_history)
+        for batch in map(drawn, range(100))
+    ]
+
+    assert 0.05 < np.concatenate(is_delayed).mean() < 0.15
+
+
 @pytest.mark.parametrize("calendar", CALENDARS, ids=lambda c: f"{c.main}, {c.seasons.long}")
 @pytest.mark.parametrize("family", [family for _, family in FAMILIES], ids=lambda f: f.__name__)
 def test_a_family_is_finite_and_mostly_not_constant(family, calendar) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ _NOISE_DIP = 4.0
 _MAX_ROWS = 15_000
 """Newest rows of each series that seasons are found in, at most."""
 _MAX_THREADS = 4
-"""Parts of the series that are looked at at once, each of which takes some 200 MB."""
+"""Parts of the series that are looked at at once, each of which takes some 25 MB."""
 _MAX_BLOCK = 96
 """Rows of a block that is forecast at once, at most: a long season has several."""
 _TAIL = 0.005
@@ -536,10 +537,8 @@ def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
     if season < MIN_SEASON:
         return ffill(values)[0]
     n_series, n_rows = values.shape
-    n_seasons = -(-n_rows // season)
-    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
-    table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
-
+    table = _by_phase(values, season)
+    n_seasons = table.shape[1]
     is_known = np.isfinite(table)
     count = np.cumsum(is_known, axis=1, dtype=np.float64)
     weight = np.where(is_known, np.maximum(rate, 1 / np.maximum(count, 1)), 0.0)
@@ -551,6 +550,37 @@ def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
         newest += mean
     means[count == 0] = np.nan
     return means.reshape(n_series, -1)[:, :n_rows]
+
+
+def last_of_phase(values: Doubles, season: int) -> tuple[Doubles, Doubles]:
+    """Return the last value of each phase up to and with each row, and the rows since.
+
+    `(series, row)` each. Without a season it is the last value. NaN before the first value, where
+    the second counts all rows of the phase so far.
+    """
+    if season < MIN_SEASON:
+        last, age = ffill(values)
+        return last, age.astype(np.float64)
+    if np.isfinite(values).all():
+        return values.copy(), np.zeros(values.shape)
+    n_series, n_rows = values.shape
+    table = _by_phase(values, season)
+    n_seasons = table.shape[1]
+    last, age = ffill(table.swapaxes(1, 2).reshape(-1, n_seasons))
+
+    def by_row(array: NDArray[Any]) -> NDArray[Any]:
+        back = array.reshape(n_series, season, n_seasons).swapaxes(1, 2)
+        return back.reshape(n_series, -1)[:, :n_rows]
+
+    return by_row(last), by_row(season * age.astype(np.float64))
+
+
+def _by_phase(values: Doubles, season: int) -> Doubles:
+    """Return values, `(series, row)`, as `(series, season, phase)`, NaN after the last."""
+    n_series, n_rows = values.shape
+    n_seasons = -(-n_rows // season)
+    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
+    return np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
 
 
 def ffill(values: Doubles) -> tuple[Doubles, Integers]:

@@ -19,8 +19,8 @@ from rnnforecast.spec import NetworkSpec
 
 MIN_OBSERVED_SHARE = 0.5
 """Windows with a smaller share of readings in their history are not trained on."""
-_TABLE_VALUES = 1 << 20
-"""Values in one table of `Past.tables`, unless a single origin sees more: this bounds memory."""
+_TABLE_VALUES = 1 << 17
+"""Values in one table of `Past.tables`, unless a single origin sees more: what a core's cache holds."""
 _EQUAL_ROWS = 32
 """Origins with at most this many rows share tables, however much their lengths differ."""
 

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Integers, row_quantiles, sums_before, take_names
+from rnnforecast.data.arrays import (
+    Doubles,
+    Floats,
+    Integers,
+    row_quantiles,
+    sums_before,
+    take_names,
+)
+from rnnforecast.data.axis import Flags
 from rnnforecast.data.forecast import Forecast, normal_scores
-from rnnforecast.data.season import Seasons, ffill, local_seasons, phase_means, shift
+from rnnforecast.data.season import (
+    Seasons,
+    ffill,
+    last_of_phase,
+    local_seasons,
+    phase_means,
+    shift,
+)
 from rnnforecast.data.windows import Past, add_base
 from rnnforecast.spec import N_EXPERTS, N_FULL
 
@@ -54,14 +68,14 @@ WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
 """Rows that stand for a season where there is none."""
-_DRIFT_ROWS = 24
-"""Rows over which a drift is measured without a season: between two means of as many rows."""
-_MAX_RATIO = 50.0
+_MAX_RATIO = 10.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
 """Least spread of the newest readings, as a share of the spread of all."""
 _RESOLUTION, _LEAST_SPREAD = 1e-8, 1e-12
 """Least spread, as a share of the level and in units of the readings: smaller are roundings."""
+_MAX_UNITS = 1e30
+"""Largest reading in units of the spread: after a constant nothing was spread."""
 _MAX_REFLECTION, _FIRST_REFLECTION = 0.9, 0.995
 """Bounds of the reflection coefficients, which keep the autoregression stable."""
 _LEAST_VARIANCE, _SMALL_SPREAD = 1e-12, 0.01
@@ -90,7 +104,7 @@ _BAND_ROWS = 512
 """Newest rows whose errors set the bands, or six seasons where these are longer."""
 _PRIOR = 4
 """Segments of errors that the deviation of the autoregression counts for."""
-_MAX_RATIO = 10.0
+_MAX_ERROR_RATIO = 10.0
 """Errors lately are bands of their own where they are more than this times what was expected."""
 _MEAN_ABSOLUTE = float(np.sqrt(2 / np.pi))
 """Mean absolute value of a normal variable of deviation 1."""
@@ -161,7 +175,7 @@ class Experts:
         """Means of each phase, what they leave over, and their usual errors."""
         readings, seasons = self.readings, self.seasons
         main, long = seasons.main, seasons.long
-        self.phase_last = phase_means(readings, main, 1.0)
+        self.phase_last, self.phase_age = last_of_phase(readings, main)
         self.phase_mean = phase_means(readings, main, WEIGHTED_RATE)
         self.phase_slow = phase_means(readings, main, _SLOW_RATE)
         self.long_last, self.long_mean = self.phase_last, self.phase_mean
@@ -180,15 +194,17 @@ class Experts:
         else:
             self.has_remainder = self.is_seen
 
+        # growth over a season, or the rows that stand for it: where the reading so long ago is
+        # missing, the last one of its phase counts, which is older
         width = max(main, _NO_SEASON_ROWS)
-        lag = main if seasons.has_main else _DRIFT_ROWS
+        lag = main if seasons.has_main else width
         drift = readings - shift(self.phase_last, lag)
-        if not seasons.has_main:  # where a row is missing, the last one before it counts
-            drift *= lag / (lag + np.nan_to_num(shift(self.age.astype(np.float64), lag)))
+        if self.phase_age.any():
+            drift *= lag / (lag + np.nan_to_num(shift(self.phase_age, lag)))
         remainders = self._trailing(np.where(self.has_remainder, self.remainder, np.nan))
         self.short_remainder = remainders.of_newest(int(np.clip(main // 4, 2, _NO_SEASON_ROWS)))
         self.season_remainder = remainders.of_newest(width, at_least=4)
-        self.season_drift = self._trailing(drift).of_newest(max(lag, width), at_least=4)
+        self.season_drift = self._trailing(drift).of_newest(width, at_least=4)
 
         rows = self._error_rows
         error = np.where(self.has_remainder, np.abs(self.remainder), np.nan)
@@ -233,68 +249,76 @@ class Experts:
 
     def forecast(
         self, series: Integers, boundary: Integers, horizon: int, *, begin: int = 0
-    ) -> Doubles:
+    ) -> Floats:
         """Forecast series, `(window,)`, from boundaries, `(window, origin)`.
 
-        Returns forecasts less the level, `(window, origin, expert, lead)`, an additive expert's
-        without its base. Leads up to `begin` are left out.
+        Returns forecasts less the level, in units of the spread, `(window, origin, expert, lead)`,
+        an additive expert's without its base. Leads up to `begin` are left out.
         """
         leads = np.arange(begin, horizon)
-        ahead = partial(self._ahead, series, boundary, leads)
+        main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
+        ahead = self._rows_ahead(series, boundary, leads, main, self.phase_last)
         series = series[:, None]
         first = (boundary * self.segment)[:, :, None]
-        main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
 
         level = self.level[series, boundary][..., None]
         newest = np.maximum(first[..., 0] - 1, 0)
         last = np.where(boundary > 0, self.last[series, newest], np.nan)[..., None]
-        season = _first_known(ahead(self.phase_last, main), level)
-        weighted = _first_known(ahead(self.phase_mean, main), level) if has_main else level
+        season = ahead.of(self.phase_last, level)
+        weighted = ahead.of(self.phase_mean, level) if has_main else level
         mean = self.mean[series, boundary][..., None]
-        slow = _first_known(ahead(self.phase_slow, main), level) if has_main else mean
+        slow = ahead.of(self.phase_slow, level) if has_main else mean
         long_season, long_weighted = season, weighted
         if self.seasons.has_long:
-            long_season = _first_known(ahead(self.long_last, long), season)
-            long_weighted = _first_known(ahead(self.long_mean, long), weighted)
+            ahead_long = self._rows_ahead(series[:, 0], boundary, leads, long, self.long_last)
+            long_season = ahead_long.of(self.long_last, season)
+            long_weighted = ahead_long.of(self.long_mean, weighted)
         center = self.center[series, None]
-        ratio = ahead(self.phase_ratio, main)
-        scaled = _first_known(ratio * (level + center) - center, weighted)
+        scaled = ahead.of(self.phase_ratio, np.nan)
+        scaled *= level + center
+        scaled -= center
+        scaled = _first_known(scaled, weighted)
         known_last = _first_known(last, level)
 
-        forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)))
-        drift = season + self._growth(series, boundary, leads)
+        forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)), np.float32)
+        spread = self.spread[series, boundary][..., None]
+
+        def put(number: int, values: Doubles) -> None:
+            np.divide(values, spread, out=forecasts[:, :, number], casting="same_kind")
+
+        drift = season + self._growth(series, boundary, leads, ahead)
         profiles = season, weighted, slow, long_season, long_weighted, scaled, drift
         for number, values in enumerate((level, known_last, *profiles)):
-            forecasts[:, :, number] = values - level
-        added = self.season_ar.forecast(series, boundary, self.segment, horizon)
-        forecasts[:, :, N_FULL : N_FULL + 2] = added[:, :, None, begin:]
+            put(number, values - level)
+        added = self.season_ar.forecast(series, boundary, self.segment, horizon)[..., begin:]
+        put(N_FULL, added)
         if has_main:
-            added = self.level_ar.forecast(series, boundary, self.segment, horizon)
-            forecasts[:, :, N_FULL + 1] = added[..., begin:]
+            added = self.level_ar.forecast(series, boundary, self.segment, horizon)[..., begin:]
+        put(N_FULL + 1, added)
 
         age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
         steps = age[..., None] + leads + 1.0
         remainder = self.short_remainder[series, boundary][..., None]
         duration = self.season_rows
-        forecasts[:, :, N_FULL + 2] = remainder * np.exp(-steps / (duration / 4))
-        forecasts[:, :, N_FULL + 3] = remainder * np.exp(-steps / duration)
-        forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
+        put(N_FULL + 2, remainder * np.exp(-steps / (duration / 4)))
+        put(N_FULL + 3, remainder * np.exp(-steps / duration))
+        put(N_FULL + 4, self.season_remainder[series, boundary][..., None])
         return forecasts
 
-    def _growth(self, series: Integers, boundary: Integers, leads: Integers) -> Doubles:
+    def _growth(
+        self, series: Integers, boundary: Integers, leads: Integers, ahead: RowsAhead
+    ) -> Doubles:
         """Return by how much the drift exceeds the last season, `(window, origin, lead)`.
 
-        That is the growth of the newest season, times the seasons to each lead; without a season
-        the growth over 24 rows, by the rows since the last reading. `series` is `(window, 1)`.
+        That is the growth of the newest season, by the rows since the reading that is repeated.
+        `series` is `(window, 1)`.
         """
         main = self.seasons.main
-        if self.seasons.has_main:
-            n_seasons: Any = leads // main + 1
-        else:
-            newest = np.maximum(boundary * self.segment - 1, 0)
-            age = np.where(boundary > 0, np.minimum(self.age[series, newest], newest + 1), 0)
-            n_seasons = (age[..., None] + leads + 1) / _DRIFT_ROWS
-        growth: Doubles = self.season_drift[series, boundary][..., None] * n_seasons
+        lag = main if self.seasons.has_main else _NO_SEASON_ROWS
+        rows = main * (leads // main + 1.0)
+        if self.phase_age.any():
+            rows = rows + ahead.of(self.phase_age, 0.0)
+        growth: Doubles = self.season_drift[series, boundary][..., None] * (rows / lag)
         return growth
 
     def combine(
@@ -310,11 +334,10 @@ class Experts:
         level = self.level[at][..., None]
         added = self.season_ar.forecast(*at, self.segment, horizon)
         deviation = self.season_ar.deviation(*at, horizon)
+        leads, main = np.arange(horizon), self.seasons.main
+        ahead = self._rows_ahead(series, boundary, leads, main, self.phase_last)
         if self.seasons.has_main:
-            weighted = self._ahead(
-                series, boundary, np.arange(horizon), self.phase_mean, self.seasons.main
-            )
-            values = _first_known(weighted, level) + added
+            values = ahead.of(self.phase_mean, level) + added
         else:
             has_far = self.n_far_judged[at][..., None] > 0
             errors = self.error[at] + np.where(has_far, self.far_error[at], self.error[at])
@@ -322,17 +345,20 @@ class Experts:
             best = errors[..., numbers].argmin(-1)[..., None]
             newest = np.maximum(boundary * self.segment - 1, 0)
             last = self.last[series[:, None], newest][..., None]
-            drift = last + self._growth(*at, np.arange(horizon))
+            drift = last + self._growth(*at, leads, ahead)
             values = np.choose(best, (last, level, self.mean[at][..., None], level + added, drift))
         return np.where(self.n_seen[at][..., None] > 0, values, np.nan), deviation
 
-    def _ahead(
-        self, series: Integers, boundary: Integers, leads: Integers, means: Doubles, season: int
-    ) -> Doubles:
-        """Return the newest mean of the phase of each lead, NaN where there is none."""
+    def _rows_ahead(
+        self, series: Integers, boundary: Integers, leads: Integers, season: int, last: Doubles
+    ) -> RowsAhead:
+        """Return the newest row of the phase of each lead, `(window, origin, lead)`.
+
+        `last` are the last readings of each phase, by which those without any are known.
+        """
         row = (boundary * self.segment)[..., None] + leads - season * (leads // season + 1)
-        values: Doubles = means[series[:, None, None], np.maximum(row, 0)]
-        return np.where(row >= 0, values, np.nan)
+        place = np.maximum(row, 0) + (series * self.n_rows)[:, None, None]
+        return RowsAhead(place, (row < 0) | np.isnan(last.ravel().take(place)))
 
     @property
     def season_rows(self) -> float:
@@ -354,16 +380,20 @@ class Experts:
             errors = self._errors_of(later, lead)
             self.far_error, self.n_far_judged = self.recent_errors(errors, lead)
 
-    def actual(self, lead: int) -> Doubles:
-        """Return what was read in the segment `lead` segments after each boundary, less its level.
+    def actual(self, lead: int) -> Floats:
+        """Return what was read in the segment `lead` segments after each boundary.
 
-        `(series, boundary, row)`; any number where nothing was read.
+        `(series, boundary, row)`, less the level and in units of the spread there; any number where
+        nothing was read.
         """
+        n = self.n_segments - lead
         readings = np.where(self.is_seen, self.readings, 0.0)
         actual = readings.reshape(len(readings), -1, self.segment)[:, lead:]
-        return actual - self.level[:, : self.n_segments - lead, None]
+        actual = actual - self.level[:, :n, None]
+        actual /= self.spread[:, :n, None]
+        return np.clip(actual, -_MAX_UNITS, _MAX_UNITS).astype(np.float32)
 
-    def _errors_of(self, forecasts: Doubles, lead: int) -> Doubles:
+    def _errors_of(self, forecasts: Floats, lead: int) -> Floats:
         """Return the absolute errors of forecasts of a segment `lead` segments after a boundary.
 
         `(series, boundary, expert, row)`; any number where nothing was read. Those of additive
@@ -377,17 +407,17 @@ class Experts:
             np.subtract(base, forecasts[:, :, number], out=errors[:, :, number])
         return np.abs(errors, out=errors)
 
-    def recent_errors(self, errors: Doubles, lead: int) -> tuple[Doubles, Doubles]:
+    def recent_errors(self, errors: Floats, lead: int) -> tuple[Doubles, Doubles]:
         """Average absolute errors over a segment that lies `lead` segments after its boundary.
 
-        `errors` are `(series, boundary, forecast, row)`, of which those count where something was
-        read. Returns their means lately, `(series, boundary, forecast)`, and how many segments were
-        judged, `(series, boundary)`.
+        `errors` are `(series, boundary, forecast, row)`, in units of the spread; those count where
+        something was read. Returns their means lately in units of the readings,
+        `(series, boundary, forecast)`, and how many segments were judged, `(series, boundary)`.
         """
         segment, n = self.segment, self.n_segments - lead
-        is_seen = self.is_seen.reshape(len(errors), -1, segment)[:, lead:].astype(np.float64)
-        n_readings = is_seen.sum(-1)[..., None]
-        absolute = np.einsum("sbfr,sbr->sbf", errors, is_seen)
+        is_seen = self.is_seen.reshape(len(errors), -1, segment)[:, lead:].astype(np.float32)
+        n_readings = is_seen.sum(-1, dtype=np.float64)[..., None]
+        absolute = np.einsum("sbfr,sbr->sbf", errors, is_seen) * self.spread[:, :n, None]
         is_judged = (n_readings >= min(_MIN_ERRORS, segment)) & (self.n_seen[:, :n, None] > 0)
         means = np.where(is_judged, absolute / np.maximum(n_readings, 1), 0.0)
 
@@ -420,6 +450,22 @@ class Experts:
         at_end = so_far[:, self.segment - 1 :: self.segment]
         values: Doubles = np.pad(np.where(np.isfinite(at_end), at_end, 0.0), ((0, 0), (1, 0)))
         return values
+
+
+@dataclass(frozen=True)
+class RowsAhead:
+    """Rows of a table, `(series, row)`, from which leads are forecast."""
+
+    place: Integers
+    """`(window, origin, lead)`, in the flattened table."""
+    is_blind: Flags
+    """Whether nothing of the phase was read by then."""
+
+    def of(self, values: Doubles, otherwise: Doubles | float) -> Doubles:
+        """Return the values of a table in these rows, or others where nothing was read by then."""
+        ahead = values.ravel().take(self.place)
+        np.copyto(ahead, otherwise, where=self.is_blind)
+        return ahead
 
 
 @dataclass(frozen=True)
@@ -625,7 +671,7 @@ def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon:
         factor = (weight * ratio + _PRIOR) / (weight + _PRIOR)
         mean = np.where(n_known > 0, error / np.maximum(n_known, 1), np.inf)
         # deviations that said next to nothing are no measure of the errors
-        from_errors = np.where(ratio > _MAX_RATIO, mean / _MEAN_ABSOLUTE, np.nan)[:, None]
+        from_errors = np.where(ratio > _MAX_ERROR_RATIO, mean / _MEAN_ABSOLUTE, np.nan)[:, None]
         part = deviations[:, first:end]
         deviations[:, first:end] = np.where(
             np.isfinite(from_errors), from_errors, part * factor[:, None]
@@ -686,21 +732,48 @@ class TrailingMeans:
         return np.where(self._counts > 0, self._sums / np.maximum(self._counts, 1), 0.0)
 
     def of_season(self, seasons: Seasons) -> Doubles:
-        """Return the mean of the newest season before each boundary, the level there."""
+        """Return the mean of the newest season before each boundary, the level there.
+
+        Where less than a quarter of it was read, it is that of the newest segments that hold so
+        many readings: a level of long ago would be no level of a series that rises.
+        """
         width = max(seasons.main, _NO_SEASON_ROWS)
-        return self.of_newest(width, at_least=max(1, width // 4))
+        at_least = max(1, width // 4)
+        level = self.of_newest(width, at_least=at_least)
+        is_few = self._newest_counts(width) < at_least
+        if is_few.any():
+            series, boundary = np.nonzero(is_few)
+            level[is_few] = self._of_newest_values(series, boundary, at_least)
+        return level
 
     def of_newest(self, n_rows: int, *, at_least: int = 1) -> Doubles:
         """Return the mean of the newest rows before each boundary.
 
         Where these hold fewer values than `at_least`, it is that of all earlier ones; 0 without.
         """
-        newest = self._counts - self._before(self._known, self._counts, n_rows)
+        newest = self._newest_counts(n_rows)
         is_enough = newest >= at_least
         earlier = self._before(self._values, self._sums, n_rows)
         sums = np.where(is_enough, self._sums - earlier, self._sums)
         counts = np.where(is_enough, newest, self._counts)
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
+
+    def _newest_counts(self, n_rows: int) -> Doubles:
+        """Return how many values the newest rows before each boundary hold."""
+        return self._counts - self._before(self._known, self._counts, n_rows)
+
+    def _of_newest_values(self, series: Integers, boundary: Integers, n: int) -> Doubles:
+        """Return means of the newest segments that hold n values, `(place,)`; 0 without any."""
+        counts, sums = self._counts, self._sums
+        end = counts[series, boundary]
+        # counts never fall: in one search for all, those of each series lie above all before
+        above = (counts.max() + 1) * np.arange(len(counts))
+        wanted = np.maximum(end - n, 0) + above[series]
+        begin = np.searchsorted((counts + above[:, None]).ravel(), wanted, side="right") - 1
+        begin -= series * counts.shape[1]
+        n_values = end - counts[series, begin]
+        total = sums[series, boundary] - sums[series, begin]
+        return np.where(n_values > 0, total / np.maximum(n_values, 1), 0.0)
 
     def _before(self, parts: Sequence[Doubles], sums: Doubles, n_rows: int) -> Doubles:
         """Return the sums up to `n_rows` before each boundary."""

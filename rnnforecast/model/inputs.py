@@ -1,4 +1,4 @@
-"""Inputs of the network: for each segment what is known before it, and what the experts forecast.
+"""Inputs of the network: for each segment what is known before it, and how wrong experts were.
 
 All is in units of a local spread, and large values are compressed, so that a network trained on
 other series can read it. Covariates are standardised, and cut into the same segments.
@@ -18,15 +18,13 @@ from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons, ffill, phase_means, shift
 from rnnforecast.model.experts import (
-    NAMES,
     WEIGHTED,
     WEIGHTED_RATE,
     Experts,
     TrailingMeans,
 )
-from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
+from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS
 
-_SEASONS = [NAMES.index("season"), NAMES.index("weighted")]
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
 _IS_BLIND = 19
@@ -257,9 +255,8 @@ def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
 
     # the segment before each boundary, which none stands before the first
     actual = experts.readings.reshape(n_series, n, segment)
-    expected = _expected(experts, series, boundary)
-    before = np.zeros((n_series, n, N_BEFORE, segment))
-    before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
+    before = np.zeros((n_series, n, N_BEFORE, segment), np.float32)
+    before[:, 1:] = _before(actual[:, :-1], level[:, 1:], spread[:, 1:])
     values = _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
     if reaction is None:
         return values
@@ -292,9 +289,8 @@ def _of_horizon(
     newest = np.maximum(boundary - 1, 0)
     actual = experts.readings.reshape(len(experts.readings), -1, segment)[series, newest]
     actual = np.where(boundary[:, None] > 0, actual, np.nan)
-    expected = _expected(experts, series, newest[:, None])
-    before = np.zeros((n_windows, n_ahead, N_BEFORE, segment))
-    before[:, :1] = _before(actual[:, None], expected, level, spread)
+    before = np.zeros((n_windows, n_ahead, N_BEFORE, segment), np.float32)
+    before[:, :1] = _before(actual[:, None], level, spread)
     values = _pack(forecasts, deviation, before, *repeated)
     if reaction is None:
         return values
@@ -379,43 +375,20 @@ def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
     return np.minimum(age, boundary * experts.segment).astype(np.float64)
 
 
-def _expected(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
-    """Return what both seasons had expected after boundaries, `(window, origin, season, row)`.
+def _before(actual: Doubles, level: Doubles, spread: Doubles) -> Doubles:
+    """Return what was read in a segment, and where, `(window, origin, 2, row)`.
 
-    Before the first reading they knew no level, and it is the one that the segment has ended at.
-    """
-    at = series[:, None], boundary
-    next_level = experts.level[series[:, None], boundary + 1]
-    level = np.where(experts.n_seen[at] > 0, experts.level[at], next_level)
-    return experts.next_segment[:, :, _SEASONS][at] + level[..., None, None]
-
-
-def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles) -> Doubles:
-    """Return what was read in a segment, `(window, origin, 4, row)`.
-
-    `actual` is `(window, origin, row)`, what seasons had expected `(window, origin, season, row)`.
+    `actual` is `(window, origin, row)`.
     """
     is_seen = np.isfinite(actual)
-    scale = spread[..., None]
-
-    def scaled(values: Doubles) -> Doubles:
-        return np.where(is_seen, compress(np.where(is_seen, values, 0.0) / scale), 0.0)
-
-    return np.stack(
-        [
-            scaled(actual - level[..., None]),
-            is_seen.astype(np.float64),
-            scaled(actual - expected[:, :, 0]),
-            scaled(actual - expected[:, :, 1]),
-        ],
-        axis=2,
-    )
+    deviation = np.where(is_seen, actual - level[..., None], 0.0) / spread[..., None]
+    return np.stack([compress(deviation), is_seen.astype(np.float32)], axis=2)
 
 
 def _pack(
-    forecasts: Doubles,
+    forecasts: Floats,
     deviation: Doubles,
-    before: Doubles,
+    before: Floats,
     facts: Doubles,
     level: Doubles,
     spread: Doubles,
@@ -423,19 +396,15 @@ def _pack(
 ) -> Inputs:
     """Join the inputs of segments; forecasts are `(window, segment, expert, row)`."""
     scale = spread[..., None]
-    experts = np.empty(forecasts.shape, np.float32)
-    np.divide(forecasts, scale[..., None], out=experts, casting="same_kind")
     noise = 0.4 * np.log(np.maximum(deviation, _LOG_FLOOR * scale) / scale)
     # without a reading there is no spread: the ratio would depend on the unit
     noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
-    compressed = compress(experts[:, :, 1 : 1 + N_SHOWN])
-    parts: list[NDArray[Any]] = [before.reshape(shape), compressed.reshape(shape), noise, facts]
-    values = np.concatenate(parts, axis=-1, dtype=np.float32)
+    values = np.concatenate([before.reshape(shape), noise, facts], axis=-1, dtype=np.float32)
     nothing = np.zeros((*level.shape, 0), np.float32)
     return Inputs(
         values,
-        experts,
+        forecasts,
         gain.astype(np.float32),
         level,
         spread,
@@ -563,8 +532,8 @@ class Reaction:
         n = experts.n_segments
         boundary = np.broadcast_to(np.arange(n), (n_series, n))
         self.next_segment = self.forecast(everything, boundary, experts.segment)
-        values = self.next_segment + experts.next_segment[:, :, WEIGHTED]
-        errors = np.abs(experts.actual(0) - values)
+        added = self.next_segment / experts.spread[:, :n, None]
+        errors = np.abs(experts.actual(0) - (experts.next_segment[:, :, WEIGHTED] + added))
         self.error, _ = experts.recent_errors(errors[:, :, None], 0)
 
     def forecast(self, series: Integers, boundary: Integers, horizon: int) -> Doubles:

@@ -62,8 +62,11 @@ class Slow:
     @cache  # noqa: B019 - a few rows of a series that lives as long as a test
     def level(self, end: int) -> float:
         width = max(self.main, 12)
-        mean = self.newest(self.y, end, width, max(1, width // 4))
-        return self.center if mean is None else mean
+        begins = [max(end - width, 0), *range(end - self.segment, -1, -self.segment)]
+        parts = [[x for x in self.y[begin:end] if not math.isnan(x)] for begin in begins]
+        enough = max(1, width // 4)
+        part = next((part for part in parts if len(part) >= enough), parts[-1])
+        return sum(part) / len(part) if part else self.center
 
     def of_phase(self, values: list[float], row: int, season: int, rate: float) -> float | None:
         """Weighted mean of the values at a row, a season before, and so on, the oldest first."""
@@ -111,7 +114,7 @@ class Slow:
         for t, x in enumerate(self.y):
             lowest = x if x < lowest else lowest
             level = self.level_before(t)
-            values.append(min(x / level, 50.0) if lowest >= 0 and level > 0 else math.nan)
+            values.append(min(x / level, 10.0) if lowest >= 0 and level > 0 else math.nan)
         return values
 
     def autoregression(self, values: list[float], end: int, horizon: int) -> tuple[list, list]:
@@ -178,17 +181,24 @@ class Slow:
 
         remainder = self.remainder
         short = self.newest(remainder, end, min(max(main // 4, 2), 12)) or 0.0
-        width, lag = max(main, 12), main if self.has_main else 24
+        width = max(main, 12)
+        lag = main if self.has_main else width
         age = end - 1 - seen[-1] if seen else end
         duration = main if self.has_main else 12
         drift = [math.nan] * len(y)
         for t in range(lag, len(y)):
             rows = range(t - lag, -1, -main if self.has_main else -1)
-            before = [s for s in rows if not math.isnan(y[s])]
-            drift[t] = y[t] - y[before[0]] if before else math.nan
-            if before and not self.has_main:
-                drift[t] *= lag / (t - before[0])
-        change = self.newest(drift, end, max(width, lag), 4) or 0.0
+            before = next((s for s in rows if not math.isnan(y[s])), None)
+            drift[t] = math.nan if before is None else (y[t] - y[before]) * lag / (t - before)
+
+        def since(lead: int) -> int:
+            """Rows from the reading that is repeated, as if it was the newest where none is."""
+            newest = main * (lead // main + 1)
+            rows = range(end + lead - newest, -1, -main)
+            repeated = (end + lead - s for s in rows if not math.isnan(y[s]))
+            return next(repeated, newest)
+
+        change = self.newest(drift, end, width, 4) or 0.0
         return {
             "level": [level] * horizon,
             "last": [last] * horizon,
@@ -198,10 +208,7 @@ class Slow:
             "long season": [first(profile(self.long, 1.0, k), season[k]) for k in leads],
             "weighted long season": [first(profile(self.long, 0.3, k), weighted[k]) for k in leads],
             "multiplicative": scaled,
-            "drift": [
-                season[k] + change * (k // main + 1 if self.has_main else (age + k + 1) / 24)
-                for k in leads
-            ],
+            "drift": [season[k] + change * since(k) / lag for k in leads],
             "autoregression": self.autoregression(remainder, end, horizon)[0],
             "autoregression of the level": self.autoregression(self.from_level, end, horizon)[0],
             "fast fading": [short * math.exp(-(age + k + 1) / (duration / 4)) for k in leads],
@@ -245,7 +252,8 @@ def forecasts_of(experts: Experts, horizon: int = HORIZON) -> np.ndarray:
     boundary = np.broadcast_to(
         np.arange(experts.n_segments + 1), (n_series, experts.n_segments + 1)
     )
-    values = experts.forecast(np.arange(n_series), boundary, horizon)
+    values = experts.forecast(np.arange(n_series), boundary, horizon).astype(np.float64)
+    values *= experts.spread[:, :, None, None]
     values[:, :, :N_FULL] += (experts.level + experts.center[:, None])[:, :, None, None]
     return values
 
