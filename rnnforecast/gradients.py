@@ -15,6 +15,8 @@ CLIPPED_TOO_OFTEN = 0.25
 """Gradients explode when a larger share of the steps, of training or of one epoch, is clipped."""
 _LOSS_JUMP = 2.0
 """Gradients explode when an epoch's loss is more than this many times the lowest one before."""
+_FIRST_JUMP = 5.0
+"""The same for the first epoch over the second one, where too many of its steps were clipped."""
 LARGE_NORM = 1.0
 """Without clipping, larger norms count as clipped. Typical ones are a few hundredths, because
 losses are in units of the series' scale."""
@@ -36,15 +38,18 @@ def explain_explosion(
     """Return why a member's training exploded; None where it did not.
 
     `clipped` and `losses`, `(epoch,)`, are the share of clipped steps and the training loss. The
-    reason is clipping on too many steps, or a loss above twice the lowest one before. Where the
-    validation loss has improved, clipping has done what it is for: errors of readings without
-    noise are small against their changes, and their gradients large.
+    reason is clipping on too many steps, or a loss above twice the lowest one before; of the first
+    epoch, a loss with much clipping that is over in the second. Where the validation loss has
+    improved, clipping has done what it is for: errors of readings without noise are small against
+    their changes, and their gradients large.
     """
     share = sum(clipped) / len(clipped) if clipped else 0.0
     if share > CLIPPED_TOO_OFTEN and not has_improved:
         limit = training.clip or LARGE_NORM
         return f"{100 * share:.0f} % of the gradient norms exceeded {limit:g}"
 
+    if len(losses) > 1 and losses[0] > _FIRST_JUMP * losses[1] and clipped[0] > CLIPPED_TOO_OFTEN:
+        return "the loss jumped in epoch 1"
     lowest = accumulate(losses, min)
     for epoch, (loss, lowest_before) in enumerate(zip(losses[1:], lowest, strict=False), start=2):
         if loss > _LOSS_JUMP * lowest_before:

@@ -107,7 +107,7 @@ def test_all_that_is_left_learns_and_its_mean_is_scored() -> None:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kind_that_is_left_out_is_back_afterwards(name: str, monkeypatch) -> None:
     def targets() -> list[np.ndarray]:
-        return [draw_examples(TINY, step).target.ravel() for step in range(30)]
+        return [draw_examples(TINY, step).target.ravel() for step in range(60)]
 
     drawn = []
     monkeypatch.setattr(ablation, "train_alone", lambda *_: drawn.append(np.concatenate(targets())))

@@ -20,7 +20,7 @@ from rnnforecast.spec import NetworkSpec
 MIN_OBSERVED_SHARE = 0.5
 """Windows with a smaller share of readings in their history are not trained on."""
 _TABLE_VALUES = 1 << 17
-"""Values in one table of `Past.tables`, unless a single origin sees more: what a core's cache holds."""
+"""Values in one table of `Past.tables`, unless an origin sees more: a core's cache holds them."""
 _EQUAL_ROWS = 32
 """Origins with at most this many rows share tables, however much their lengths differ."""
 

@@ -6,8 +6,8 @@ one season at once: by running sums over time, and by one step of numpy for each
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,15 @@ from rnnforecast.data.arrays import (
     Integers,
     row_quantiles,
     sums_before,
-    take_names,
 )
 from rnnforecast.data.axis import Flags
-from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.season import (
     Seasons,
     ffill,
     last_of_phase,
-    local_seasons,
     phase_means,
     shift,
 )
-from rnnforecast.data.windows import Past, add_base
 from rnnforecast.spec import N_EXPERTS, N_FULL
 
 N_LAGS = 5
@@ -62,8 +58,6 @@ WEIGHTED = FULL.index("weighted")
 BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3])
 """`(expert,)`: the full expert to which each is added; its own number for a full one."""
 
-_WITHOUT_SEASON = ("last", "level", "slow", "autoregression", "drift")
-"""Forecasts without a season; the first one where no error is known."""
 WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
@@ -83,31 +77,12 @@ _LEAST_VARIANCE, _SMALL_SPREAD = 1e-12, 0.01
 second, the first is as much smaller as a square is."""
 _MIN_PAIRS = 20
 """Pairs of readings that an autocovariance needs; with fewer, all earlier ones count."""
-_MIN_AR_ROWS, _AR_SEASONS = 200, 6
+_MIN_AR_ROWS, AR_SEASONS = 200, 6
 """Newest rows that the autocovariances are means over: at least these, or these seasons."""
 _MIN_ERRORS = 4
 """Readings of a segment without which the experts are not judged by it."""
 _ERROR_SEGMENTS = 12
 """Segments over which errors are averaged, or two seasons where these are longer."""
-
-_SEGMENT = 16
-"""Rows between the boundaries of `ExpertForecaster`."""
-_MAX_FAR = 6
-"""Segments ahead over which its experts are compared, at most."""
-_HISTORY = 16_384
-"""Rows that it sees at least, where there are as many."""
-_TABLE_VALUES, _COPIES = 1 << 22, 64
-"""Values that it holds at a time, and those for each reading."""
-_SEASON_DIGITS = 5
-"""Binary digits of the row at which seasons are looked for: at least 15 in 16 of the readings."""
-_BAND_ROWS = 512
-"""Newest rows whose errors set the bands, or six seasons where these are longer."""
-_PRIOR = 4
-"""Segments of errors that the deviation of the autoregression counts for."""
-_MAX_ERROR_RATIO = 10.0
-"""Errors lately are bands of their own where they are more than this times what was expected."""
-_MEAN_ABSOLUTE = float(np.sqrt(2 / np.pi))
-"""Mean absolute value of a normal variable of deviation 1."""
 
 
 class Experts:
@@ -237,7 +212,7 @@ class Experts:
     def autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
         """Fit an autoregression at each boundary by the Yule-Walker equations."""
         values = np.where(is_known, values, 0.0)
-        rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
+        rows = max(AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
         covariances = np.empty((*self.level.shape, N_LAGS + 1))
         shift_by = Shifted(values, N_LAGS, self.segment), Shifted(is_known, N_LAGS, self.segment)
         for lag in range(N_LAGS + 1):
@@ -257,7 +232,7 @@ class Experts:
         """
         leads = np.arange(begin, horizon)
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
-        ahead = self._rows_ahead(series, boundary, leads, main, self.phase_last)
+        ahead = self.rows_ahead(series, boundary, leads, main, self.phase_last)
         series = series[:, None]
         first = (boundary * self.segment)[:, :, None]
 
@@ -270,7 +245,7 @@ class Experts:
         slow = ahead.of(self.phase_slow, level) if has_main else mean
         long_season, long_weighted = season, weighted
         if self.seasons.has_long:
-            ahead_long = self._rows_ahead(series[:, 0], boundary, leads, long, self.long_last)
+            ahead_long = self.rows_ahead(series[:, 0], boundary, leads, long, self.long_last)
             long_season = ahead_long.of(self.long_last, season)
             long_weighted = ahead_long.of(self.long_mean, weighted)
         center = self.center[series, None]
@@ -286,7 +261,7 @@ class Experts:
         def put(number: int, values: Doubles) -> None:
             np.divide(values, spread, out=forecasts[:, :, number], casting="same_kind")
 
-        drift = season + self._growth(series, boundary, leads, ahead)
+        drift = season + self.growth(series, boundary, leads, ahead)
         profiles = season, weighted, slow, long_season, long_weighted, scaled, drift
         for number, values in enumerate((level, known_last, *profiles)):
             put(number, values - level)
@@ -305,7 +280,7 @@ class Experts:
         put(N_FULL + 4, self.season_remainder[series, boundary][..., None])
         return forecasts
 
-    def _growth(
+    def growth(
         self, series: Integers, boundary: Integers, leads: Integers, ahead: RowsAhead
     ) -> Doubles:
         """Return by how much the drift exceeds the last season, `(window, origin, lead)`.
@@ -321,35 +296,7 @@ class Experts:
         growth: Doubles = self.season_drift[series, boundary][..., None] * (rows / lag)
         return growth
 
-    def combine(
-        self, series: Integers, boundary: Integers, horizon: int
-    ) -> tuple[Doubles, Doubles]:
-        """Forecast by the weighted season, and the autoregression of what it leaves over.
-
-        Without a season it is one of `_WITHOUT_SEASON`: the one with the least error lately. Takes
-        what `forecast` takes; returns forecasts less the center, NaN before the first reading, and
-        their standard deviation as the autoregression has it, `(window, origin, lead)` each.
-        """
-        at = series[:, None], boundary
-        level = self.level[at][..., None]
-        added = self.season_ar.forecast(*at, self.segment, horizon)
-        deviation = self.season_ar.deviation(*at, horizon)
-        leads, main = np.arange(horizon), self.seasons.main
-        ahead = self._rows_ahead(series, boundary, leads, main, self.phase_last)
-        if self.seasons.has_main:
-            values = ahead.of(self.phase_mean, level) + added
-        else:
-            has_far = self.n_far_judged[at][..., None] > 0
-            errors = self.error[at] + np.where(has_far, self.far_error[at], self.error[at])
-            numbers = [NAMES.index(name) for name in _WITHOUT_SEASON]
-            best = errors[..., numbers].argmin(-1)[..., None]
-            newest = np.maximum(boundary * self.segment - 1, 0)
-            last = self.last[series[:, None], newest][..., None]
-            drift = last + self._growth(*at, leads, ahead)
-            values = np.choose(best, (last, level, self.mean[at][..., None], level + added, drift))
-        return np.where(self.n_seen[at][..., None] > 0, values, np.nan), deviation
-
-    def _rows_ahead(
+    def rows_ahead(
         self, series: Integers, boundary: Integers, leads: Integers, season: int, last: Doubles
     ) -> RowsAhead:
         """Return the newest row of the phase of each lead, `(window, origin, lead)`.
@@ -519,167 +466,6 @@ class Autoregression:
             np.minimum(newest, most, out=newest)
             np.maximum(newest, least, out=newest)
         return np.moveaxis(path[N_LAGS:], 0, -1)
-
-
-@dataclass(frozen=True)
-class ExpertForecaster:
-    """Forecasts each series by the experts of its seasons alone, without a network.
-
-    With two seasons it is the better one lately: see `Experts.combine`. Bands are normal. An origin
-    has the forecast that it has alone; origins of one series share at most `_SEGMENT` passes over
-    its readings.
-    """
-
-    @classmethod
-    def fit(cls, train: Past, validation: Past | None) -> ExpertForecaster:
-        """Return the forecaster: it learns nothing, `predict` gets all that it needs."""
-        del train, validation
-        return cls()
-
-    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
-        """Forecast after each cutoff; NaN where there is no reading."""
-        levels = tuple(quantiles)
-        point = np.full((past.n_origins, horizon), np.nan)
-        deviation = np.zeros_like(point)
-        for seasons, origins, row, table in _tables(past, horizon):
-            end = np.zeros(len(table), np.int64)
-            np.maximum.at(end, row, past.cutoff[origins])
-            n_later = (end[row] - past.cutoff[origins]) // _SEGMENT
-            error = np.full(len(origins), np.inf)
-            for period in seasons.periods or (1,):
-                experts = Experts(table, Seasons(period), _SEGMENT, far=_n_segments(horizon))
-                combined = _with_bands(experts, row, experts.n_segments - n_later, horizon)
-                is_better = (combined.error < error) | (period == seasons.main)
-                point[origins[is_better]] = combined.point[is_better]
-                deviation[origins[is_better]] = combined.deviation[is_better]
-                error = np.where(is_better, combined.error, error)
-
-        with np.errstate(over="ignore"):  # readings near the largest of float32
-            values = point[..., None] + deviation[..., None] * normal_scores(levels)
-            return Forecast(
-                values=add_base(values.astype(np.float32), past),
-                quantiles=levels,
-                names=take_names(past.names, past.series),
-                cutoff_us=past.cutoff_time,
-                step_us=past.step_us,
-                axis=past.axis,
-            )
-
-
-def _n_segments(horizon: int) -> int:
-    """Return the number of segments of a horizon, at most `_MAX_FAR`."""
-    return min(-(-horizon // _SEGMENT), _MAX_FAR)
-
-
-def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integers, Doubles]]:
-    """Yield seasons, origins, the row of each in a table, and the table, `(row, reading)`.
-
-    The cutoffs of a row lie whole segments apart, and it ends at the latest of them. Shorter rows
-    begin with missing readings.
-    """
-    seasons, half = _seasons(past), _HISTORY // 2
-    begin = np.maximum((past.cutoff - _HISTORY) // half, 0) * half
-    keys = np.column_stack([seasons, begin, past.series, past.cutoff % _SEGMENT])
-    keys, row = np.unique(keys, axis=0, return_inverse=True)
-    row = row.ravel()
-    end = np.zeros(len(keys), np.int64)
-    np.maximum.at(end, row, past.cutoff)
-    lengths = end - keys[:, 2]
-
-    # rows of equal seasons and beginnings, the shortest first, share tables
-    order = np.lexsort((lengths, *keys[:, 2::-1].T))
-    differs = (np.diff(keys[order, :3], axis=0) != 0).any(1)
-    for group in np.split(order, np.flatnonzero(differs) + 1):
-        n_done = 0
-        while n_done < len(group):
-            longest = 2 * int(lengths[group[n_done]]) + _SEGMENT
-            n_rows = max(1, _TABLE_VALUES // (longest * (_COPIES + horizon // 4)))
-            n_alike = int(np.searchsorted(lengths[group], longest, side="right"))
-            chosen = group[n_done : min(n_alike, n_done + n_rows)]
-            n_done += len(chosen)
-            if not lengths[chosen].any():
-                continue  # nothing lies before these cutoffs
-
-            place = np.full(len(keys), -1)
-            place[chosen] = np.arange(len(chosen))
-            origins = np.flatnonzero(place[row] >= 0)
-            main, long, first, *_ = keys[chosen[0]].tolist()
-            ends = replace(past, series=keys[chosen, 3], cutoff=end[chosen])
-            table = ends.history(int(end[chosen].max()) - first).astype(np.float64)
-            is_earlier = np.arange(table.shape[1]) < (table.shape[1] - lengths[chosen])[:, None]
-            table[is_earlier] = np.nan
-            yield Seasons(main, long), origins, place[row[origins]], table
-
-
-def _seasons(past: Past) -> Integers:
-    """Return the main and the long season of each origin, `(origin, 2)`.
-
-    They are looked for at the cutoff, rounded down to its first binary digits, so that origins of
-    one series share them, and that none sees more than its past.
-    """
-    _, n_digits = np.frexp(past.cutoff)
-    unit = 1 << np.maximum(n_digits - _SEASON_DIGITS, 0).astype(np.int64)
-    keys = np.column_stack([past.series, past.cutoff // unit * unit])
-    keys, number = np.unique(keys, axis=0, return_inverse=True)
-    return local_seasons(replace(past, series=keys[:, 0], cutoff=keys[:, 1]))[number.ravel()]
-
-
-@dataclass(frozen=True)
-class _Combined:
-    """Forecasts of experts, `(origin, lead)`, with their deviations and recent errors."""
-
-    point: Doubles
-    deviation: Doubles
-    error: Doubles
-    """`(origin,)`: the mean absolute one over leads, lately; infinite where none is known."""
-
-
-def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon: int) -> _Combined:
-    """Forecast series after boundaries, `(origin,)` each, with the errors of earlier ones.
-
-    Deviations are those of the autoregression, times the errors of about the same lead lately as
-    a share of what these deviations let expect. Mean absolute errors are less moved by spikes than
-    squares, and as wide a band holds as much where errors are no normal variables.
-    """
-    segment, n_series = experts.segment, len(experts.readings)
-    width = -(-max(_AR_SEASONS * experts.seasons.main, _BAND_ROWS) // segment)
-    begin = max(int(boundary.min()) - width - -(-horizon // segment), 0)
-    earlier = np.arange(begin, int(boundary.max()) + 1)
-    every_boundary = np.broadcast_to(earlier, (n_series, len(earlier)))
-    point, deviation = experts.combine(np.arange(n_series), every_boundary, horizon)
-
-    rows = earlier[:, None] * segment + np.arange(horizon)
-    actual = experts.readings[:, np.minimum(rows, experts.n_rows - 1)]
-    errors = np.where(rows < experts.n_rows, np.abs(actual - point), np.nan)
-    is_known = np.isfinite(errors)
-    expected = np.where(is_known, deviation * _MEAN_ABSOLUTE, 0.0)
-    parts = np.where(is_known, errors, 0.0), expected, is_known
-
-    # groups of leads, each twice as long as the one before
-    ends = np.unique(np.minimum(2 ** np.arange(horizon.bit_length() + 1), horizon)).tolist()
-    origin = boundary - begin
-    deviations = deviation[series, origin]
-    mean_error = np.zeros(len(series))
-    for first, end in zip([0, *ends[:-1]], ends, strict=True):
-        # boundaries whose readings up to the last lead are known
-        stop = np.maximum(origin - -(-end // segment) + 1, 0)
-        start = np.maximum(stop - width, 0)
-        sums = (sums_before(part[..., first:end].sum(-1)) for part in parts)
-        error, usual, n_known = (s[series, stop] - s[series, start] for s in sums)
-        ratio = np.where(usual > 0, error / np.where(usual > 0, usual, 1.0), 1.0)
-        weight = n_known / (end - first)
-        factor = (weight * ratio + _PRIOR) / (weight + _PRIOR)
-        mean = np.where(n_known > 0, error / np.maximum(n_known, 1), np.inf)
-        # deviations that said next to nothing are no measure of the errors
-        from_errors = np.where(ratio > _MAX_ERROR_RATIO, mean / _MEAN_ABSOLUTE, np.nan)[:, None]
-        part = deviations[:, first:end]
-        deviations[:, first:end] = np.where(
-            np.isfinite(from_errors), from_errors, part * factor[:, None]
-        )
-        mean_error += mean * (end - first) / horizon
-
-    center = experts.center[series, None]
-    return _Combined(point[series, origin] + center, deviations, mean_error)
 
 
 class Shifted:

@@ -43,7 +43,7 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact, is_sealed
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, builtin_version
-from rnnforecast.model.experts import ExpertForecaster
+from rnnforecast.model.forecaster import ExpertForecaster
 from rnnforecast.sources.files import as_table, check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.remote import AnyPath, as_path

@@ -31,8 +31,7 @@ from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, note_of_builtin
-from rnnforecast.model.experts import ExpertForecaster
-from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.model.forecaster import ExpertForecaster, RNNForecaster
 from rnnforecast.sources.source import open_table
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path

@@ -78,6 +78,23 @@ def test_clipping_that_improves_the_forecasts_is_no_explosion() -> None:
     assert reason([1.0, 2.5]) == "the loss jumped in epoch 2"
 
 
+@pytest.mark.parametrize(
+    ("clipped", "losses", "expected"),
+    [
+        ([0.4, 0.0, 0.0], [18.9, 0.8, 1.1], "the loss jumped in epoch 1"),
+        ([0.2, 0.0, 0.0], [18.9, 0.8, 1.1], None),  # hardly a step was clipped
+        ([0.4, 0.0, 0.0], [3.9, 0.8, 1.1], None),  # it was learnt
+        ([0.4], [18.9], None),
+    ],
+)
+def test_a_first_epoch_may_jump(
+    clipped: list[float], losses: list[float], expected: str | None
+) -> None:
+    reason = explain_explosion(clipped, losses, TrainConfig(), has_improved=True)
+
+    assert reason == expected
+
+
 def test_a_gradient_that_grows_on_its_way_back_is_an_explosion() -> None:
     (member,) = GOOD.members
 

@@ -10,8 +10,9 @@ import pytest
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.model import experts
-from rnnforecast.model.experts import ExpertForecaster, Experts
+from rnnforecast.model import forecaster
+from rnnforecast.model.experts import Experts
+from rnnforecast.model.forecaster import ExpertForecaster
 from rnnforecast.spec import QUANTILES
 from tests.builders import make_panel, random_walk, wave
 from tests.model.test_experts import EXTREMES, Slow, sensor
@@ -86,8 +87,8 @@ def test_of_two_seasons_the_better_counts() -> None:
 def test_an_origin_has_the_forecast_that_it_has_alone(
     history: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(experts, "_HISTORY", history)
-    monkeypatch.setattr(experts, "_TABLE_VALUES", 1 << 15)
+    monkeypatch.setattr(forecaster, "_HISTORY", history)
+    monkeypatch.setattr(forecaster, "_TABLE_VALUES", 1 << 15)
     series = [daily(300, seed=1), weekly(300), random_walk(300), sensor(300), np.full(300, np.nan)]
     past = past_of(*series, cutoffs=[1, 37, 150, 151, 166, 299, 300])
     together = predict(past)
@@ -102,14 +103,14 @@ def test_an_origin_has_the_forecast_that_it_has_alone(
 
 
 def test_of_a_long_history_only_the_newest_rows_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experts, "_HISTORY", 128)
+    monkeypatch.setattr(forecaster, "_HISTORY", 128)
     series = daily(480)
     other = np.concatenate([np.full(240, 1e3), series[240:]])
 
     one, two = (Experts(x[None, 300:], Seasons(24), SEGMENT) for x in (series, other))
     np.testing.assert_array_equal(one.level, two.level)
     seasons = np.array([[24, 1]])
-    monkeypatch.setattr(experts, "_seasons", lambda past: np.repeat(seasons, past.n_origins, 0))
+    monkeypatch.setattr(forecaster, "_seasons", lambda past: np.repeat(seasons, past.n_origins, 0))
     np.testing.assert_array_equal(predict(past_of(series)).values, predict(past_of(other)).values)
 
 
@@ -122,8 +123,8 @@ def test_many_origins_of_a_series_share_passes_over_it(monkeypatch: pytest.Monke
             n_values.append(readings.size)
             super().__init__(readings, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experts, "Experts", Counted)
-    monkeypatch.setattr(experts, "_HISTORY", 256)
+    monkeypatch.setattr(forecaster, "Experts", Counted)
+    monkeypatch.setattr(forecaster, "_HISTORY", 256)
     costs = []
     for n in (1000, 4000):
         n_values.clear()
