@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from rnnforecast._version import __version__
+from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_HORIZON, Config, WindowConfig
 from rnnforecast.data.limits import fit_limits
@@ -73,10 +74,10 @@ def builtin_tensors(
     return {**facts, **{f"members.0.{name}": x for name, x in builtin_weights().items()}}
 
 
-def note_of_builtin(panel: Panel, data: object) -> str:
+def note_of_builtin(panel: Panel, data: object, options: DataConfig) -> str:
     """Return the sentence that says what forecasts these readings, and what would do so better."""
     is_file = isinstance(data, str | Path) and str(data) != "-"
-    source = shlex.quote(str(data)) if is_file else "DATA"
+    source = shlex.join([str(data) if is_file else "DATA", *to_arguments(options)])
     text = "forecast by the built-in network, which was not trained on this data"
     if panel.lengths.max() < _ENOUGH_ROWS:
         return f"{text}; with {_ENOUGH_ROWS} rows or more, try  rnnforecast train {source}"

@@ -329,15 +329,16 @@ def prepare_builtin(
             f"--{name} compares with the training data, which the built-in network does not have",
             hint="omit it, or train a model on this data",
         )
-    if has_future or config.future is not None:
-        message = "the built-in network uses no covariates, so --future is ignored"
-        events(WarningEvent("unused-future", message))
     options = load_excluded_times(options)
     panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
+    is_told = any(warning.code == "unused-covariates" for warning in events.warnings)
+    if (has_future or config.future is not None) and not is_told:
+        message = "the built-in network uses no covariates, so --future is ignored"
+        events(WarningEvent("unused-future", message))
     artifact = builtin_artifact(
         panel, schema, options, horizon=config.horizon, season=config.season
     )
-    events(Notice(note_of_builtin(panel, data)))
+    events(Notice(note_of_builtin(panel, data, options)))
     spec = artifact.spec
     _, season, horizon, _ = describe_windows(
         panel.step_us,

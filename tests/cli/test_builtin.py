@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,21 @@ def test_without_a_model_readings_are_forecast_at_once(command: Command, reading
     named = command("predict", "data.csv", "-m", "builtin", "-o", "named.csv", "--json")
     assert named.document["version"].startswith("builtin-")
     assert Path("named.csv").read_bytes() == Path("forecast.csv").read_bytes()
+
+
+def test_the_training_that_it_names_reads_the_same_table(command: Command) -> None:
+    table = pd.read_csv("data.csv").rename(columns={"flow": "the flow"})
+    table.to_csv("other.csv", sep=";", index=False)
+    pd.DataFrame({"level": [1.0]}).to_csv("ahead.csv", index=False)
+    options = ["--sep", ";", "--target", "the flow", "--known", "level"]
+
+    outcome = command("predict", "other.csv", *options, "--future", "ahead.csv", "--json")
+
+    assert outcome.code == 0, outcome.err
+    (line,) = (line for line in outcome.err.splitlines() if "not trained on this data" in line)
+    _, arguments = line.split("rnnforecast train ")
+    assert sorted(shlex.split(arguments)) == sorted(["other.csv", *options])
+    assert outcome.err.count("covariates") == 1  # what is not used is said once
 
 
 def test_its_forecasts_beat_the_last_value_and_follow_the_wave(command: Command) -> None:
