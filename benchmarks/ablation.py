@@ -48,7 +48,7 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.events import ignore
 from rnnforecast.model.experts import FULL, NAMES
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.spec import N_BEFORE, N_FACTS, QUANTILES
+from rnnforecast.spec import N_BEFORE, N_FACTS, N_SHOWN, QUANTILES
 from rnnforecast.tables.match import read_for_training
 
 HEADING = "## What the built-in network owes to its parts"
@@ -71,9 +71,9 @@ class Part:
     """What a network is trained without; see `rnnforecast.model.inputs` for the places."""
 
     before: tuple[int, ...] = ()
-    """Of what is known of the segment before: the reading, and whether it is read."""
-    has_deviation: bool = False
-    """Whether it is how far the autoregression expects to be off."""
+    """Of what is known of the segment before: reading, whether it is read, two errors."""
+    has_forecasts: bool = False
+    """Whether it is what the experts forecast, as an input, and how sure they are."""
     facts: tuple[int, ...] = ()
     has_errors: bool = False
     """Whether it is how wrong each expert was."""
@@ -84,8 +84,8 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     "how wrong each expert was": Part(facts=(9, 10, 11, 12, 20), has_errors=True),
-    "how sure the autoregression is": Part(has_deviation=True),
-    "the segment before": Part(before=(0,)),
+    "what the experts forecast, as inputs": Part(has_forecasts=True),
+    "the segment before": Part(before=(0, 2, 3)),
     "level, range and remainders": Part(facts=tuple(range(9))),
     "what is missing, and for how long": Part(before=(1,), facts=(13, 14, 19)),
     "length and number of seasons": Part(facts=(15, 16, 17, 18)),
@@ -102,11 +102,13 @@ def hidden_inputs(part: Part, segment: int) -> Flags:
     """Flag the inputs of a segment that a part consists of, `(input,)`."""
     expert_numbers = [NAMES.index(name) for name in part.experts]
     before = np.isin(np.arange(N_BEFORE), part.before)
+    shown = part.has_forecasts | np.isin(np.arange(1, 1 + N_SHOWN), expert_numbers)
     errors = part.has_errors | np.isin(np.arange(len(NAMES)), expert_numbers)
     return np.concatenate(
         [
             before.repeat(segment),
-            np.full(segment, part.has_deviation),
+            shown.repeat(segment),
+            np.full(segment, part.has_forecasts),
             np.isin(np.arange(N_FACTS), part.facts),
             errors,
             errors,

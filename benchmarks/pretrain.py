@@ -67,10 +67,9 @@ MAX_TARGET = 25.0
 """Readings further from the level, in units of the spread, are taken to lie there."""
 MIN_SEEN = 4
 """Readings before a segment without which nothing is asked of it; changes that the loss needs."""
-MIN_LAG, MIN_SCALE_SHARE, MAX_WEIGHT, STEEPNESS = 12, 0.03, 20.0, 3
+MIN_LAG, MIN_SCALE_SHARE, MAX_WEIGHT = 12, 0.03, 20.0
 """The loss is in units of the mean change over whole seasons of at least 12 rows, or of a share of
-the mean deviation where that is more. Changes that are three times as large as they vary count
-without their mean: a series that rises steeply. A segment's spread counts at most 20 units."""
+the mean deviation where that is more; a segment's spread counts at most 20 of them."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Recipe:
     seed: int = 1
     cell: str = "gru"
     width: int = 64
-    layers: int = 1
+    layers: int = 2
     segment: int = 16
     rate: float = 3e-3
     n_segments: int = 2560
@@ -178,15 +177,11 @@ def loss_scale(history: Doubles, season: int) -> Doubles:
         n = np.isfinite(values).sum(1)
         return np.nansum(values, axis=1) / np.maximum(n, 1)
 
-    lag = season * -(-MIN_LAG // season)
-    change = history - shift(history, lag)
-    is_enough = np.isfinite(change).sum(1) >= MIN_SEEN
-    growth = mean(change)
-    is_steep = np.abs(growth) > STEEPNESS * mean(np.abs(change - growth[:, None]))
-    is_steep &= np.isfinite(change).sum(1) >= STEEPNESS * lag
-    growth = np.where(is_steep, growth, 0.0)[:, None]
     deviation = mean(np.abs(history - mean(history)[:, None]))
-    unit = np.where(is_enough, mean(np.abs(change - growth)), deviation)
+    lag = season * -(-MIN_LAG // season)
+    change = np.abs(history - shift(history, lag))
+    is_enough = np.isfinite(change).sum(1) >= MIN_SEEN
+    unit = np.where(is_enough, mean(change), deviation)
     return np.maximum(np.maximum(unit, MIN_SCALE_SHARE * deviation), 1e-9)
 
 

@@ -14,8 +14,8 @@ QUANTILES = (0.025, *DECILES, 0.975)
 """Levels that every network learns: the nine deciles and the ends of a 95 % band."""
 N_FULL, N_EXPERTS = 9, 14
 """Experts that forecast the reading, and all of them: see `model.experts`."""
-N_BEFORE, N_FACTS = 2, 21
-"""Inputs for each row of the segment before, and facts."""
+N_BEFORE, N_SHOWN, N_FACTS = 4, 10, 21
+"""Inputs for each row of the segment before, experts whose forecasts are inputs, and facts."""
 EXPANSION = 2
 """Width of the layers between, as a multiple of the state's."""
 CONTEXT_ROWS = 384
@@ -67,7 +67,7 @@ class MemberSpec:
         return ", ".join(parts)
 
 
-BUILTIN = MemberSpec("gru", hidden=64, layers=1, segment=16, is_trained=False)
+BUILTIN = MemberSpec("gru", hidden=64, layers=2, segment=16, is_trained=False)
 """The member that is built in; its weights lie beside `model.forecaster`."""
 
 
@@ -167,7 +167,7 @@ def member_shapes(spec: NetworkSpec, member: MemberSpec) -> dict[str, Shape]:
 
 def n_inputs(segment: int) -> int:
     """Return how many inputs a segment has, covariates aside: see `model.inputs`."""
-    return (N_BEFORE + 1) * segment + N_FACTS + 2 * N_EXPERTS
+    return (N_BEFORE + N_SHOWN + 1) * segment + N_FACTS + 2 * N_EXPERTS
 
 
 def n_covariate_inputs(spec: NetworkSpec, segment: int) -> int:

@@ -82,7 +82,7 @@ class NetworkConfig:
     )
     cell: str = _network("gru", "Recurrent cell", choices=tuple(CELLS))
     hidden: int = _network(64, "Width of the recurrent state", rare=True)
-    layers: int = _network(1, "Number of recurrent layers", rare=True)
+    layers: int = _network(2, "Number of recurrent layers", rare=True)
     segment: int | None = _network(
         None, "Readings per recurrent step; 1 is the textbook network", rare=True
     )

@@ -1,4 +1,4 @@
-"""Inputs of the network: for each segment what is known before it, and how wrong experts were.
+"""Inputs of the network: for each segment what is known before it, and what the experts forecast.
 
 All is in units of a local spread, and large values are compressed, so that a network trained on
 other series can read it. Covariates are standardised, and cut into the same segments.
@@ -18,13 +18,15 @@ from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons, ffill, phase_means, shift
 from rnnforecast.model.experts import (
+    NAMES,
     WEIGHTED,
     WEIGHTED_RATE,
     Experts,
     TrailingMeans,
 )
-from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS
+from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
 
+_SEASONS = [NAMES.index("season"), NAMES.index("weighted")]
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
 _IS_BLIND = 19
@@ -256,7 +258,8 @@ def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
     # the segment before each boundary, which none stands before the first
     actual = experts.readings.reshape(n_series, n, segment)
     before = np.zeros((n_series, n, N_BEFORE, segment), np.float32)
-    before[:, 1:] = _before(actual[:, :-1], level[:, 1:], spread[:, 1:])
+    expected = _expected(experts, series, boundary)
+    before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
     values = _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
     if reaction is None:
         return values
@@ -290,7 +293,8 @@ def _of_horizon(
     actual = experts.readings.reshape(len(experts.readings), -1, segment)[series, newest]
     actual = np.where(boundary[:, None] > 0, actual, np.nan)
     before = np.zeros((n_windows, n_ahead, N_BEFORE, segment), np.float32)
-    before[:, :1] = _before(actual[:, None], level, spread)
+    expected = _expected(experts, series, newest[:, None])
+    before[:, :1] = _before(actual[:, None], expected, level, spread)
     values = _pack(forecasts, deviation, before, *repeated)
     if reaction is None:
         return values
@@ -375,14 +379,40 @@ def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
     return np.minimum(age, boundary * experts.segment).astype(np.float64)
 
 
-def _before(actual: Doubles, level: Doubles, spread: Doubles) -> Doubles:
-    """Return what was read in a segment, and where, `(window, origin, 2, row)`.
+def _expected(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
+    """Return what both seasons had expected after boundaries, `(window, origin, season, row)`.
 
-    `actual` is `(window, origin, row)`.
+    Before the first reading they knew no level, and it is the one that the segment has ended at.
+    """
+    at = series[:, None], boundary
+    next_level = experts.level[series[:, None], boundary + 1]
+    level = np.where(experts.n_seen[at] > 0, experts.level[at], next_level)
+    expected: Doubles = experts.next_segment[:, :, _SEASONS][at].astype(np.float64)
+    expected *= experts.spread[at][..., None, None]
+    expected += level[..., None, None]
+    return expected
+
+
+def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles) -> Floats:
+    """Return what was read in a segment, `(window, origin, 4, row)`.
+
+    `actual` is `(window, origin, row)`, what seasons had expected `(window, origin, season, row)`.
     """
     is_seen = np.isfinite(actual)
-    deviation = np.where(is_seen, actual - level[..., None], 0.0) / spread[..., None]
-    return np.stack([compress(deviation), is_seen.astype(np.float32)], axis=2)
+    scale = spread[..., None]
+
+    def scaled(values: Doubles) -> Floats:
+        return compress(np.where(is_seen, values, 0.0) / scale)
+
+    return np.stack(
+        [
+            scaled(actual - level[..., None]),
+            is_seen.astype(np.float32),
+            scaled(actual - expected[:, :, 0]),
+            scaled(actual - expected[:, :, 1]),
+        ],
+        axis=2,
+    )
 
 
 def _pack(
@@ -400,7 +430,9 @@ def _pack(
     # without a reading there is no spread: the ratio would depend on the unit
     noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
-    values = np.concatenate([before.reshape(shape), noise, facts], axis=-1, dtype=np.float32)
+    compressed = compress(forecasts[:, :, 1 : 1 + N_SHOWN])
+    parts: list[NDArray[Any]] = [before.reshape(shape), compressed.reshape(shape), noise, facts]
+    values = np.concatenate(parts, axis=-1, dtype=np.float32)
     nothing = np.zeros((*level.shape, 0), np.float32)
     return Inputs(
         values,

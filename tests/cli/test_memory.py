@@ -45,7 +45,7 @@ def test_units_are_those_of_every_layer_of_every_member(command: Command, traine
 
     assert len(document["units"]) == len(document["members"])
     for layers in document["units"]:
-        assert [len(layer) for layer in layers] == [8]
+        assert [len(layer) for layer in layers] == [8, 8]
         assert min(map(min, layers)) > 0
 
 

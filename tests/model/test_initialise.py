@@ -71,7 +71,7 @@ def test_the_manifest_of_the_built_in_weights_is_of_this_file_and_network() -> N
 
 
 def test_members_of_its_shape_begin_as_the_built_in_one_and_others_do_not() -> None:
-    others = replace(TRAINED, layers=2), replace(TRAINED, cell="lstm")
+    others = replace(TRAINED, layers=1), replace(TRAINED, cell="lstm")
     spec = make_spec(members=(TRAINED, replace(TRAINED, covariates=True), BUILTIN, *others))
     spec = replace(spec, n_past=1)
     features = np.random.default_rng(0).normal(size=(1, 120)).astype(np.float32)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from rnnforecast.data.season import Seasons
 from rnnforecast.model.experts import NAMES
 from rnnforecast.model.inputs import Inputs, Places, SeriesInputs, window_inputs
-from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_FACTS, n_inputs
+from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_FACTS, N_SHOWN, n_inputs
 from tests.builders import random_walk
 from tests.data.tables import few
 from tests.model.test_experts import EXTREMES, sensor
 
 SEGMENT, N_AHEAD = 16, 3
-FIRST_FACT = (N_BEFORE + 1) * SEGMENT
-"""Place of the first fact, after what was read, and the deviation."""
+FIRST_FACT = (N_BEFORE + N_SHOWN + 1) * SEGMENT
+"""Place of the first fact, after what was read, what experts say, and the deviation."""
 AGE, AGE_IN_SEASONS, N_SEEN, SEASON, HAS_SEASON, HAS_LONG, IS_BLIND, N_JUDGED = range(13, 21)
 SEASONS = [Seasons(), Seasons(8), Seasons(8, 24), Seasons(24)]
 
@@ -63,13 +63,17 @@ def test_what_was_read_and_the_facts_are_those_of_loops_over_rows() -> None:
 
     for i in (1, 3, 9, 11):
         level, spread = float(history.level[0, i]), float(history.spread[0, i])
-        read = history.values[0, i, : N_BEFORE * SEGMENT].reshape(N_BEFORE, SEGMENT)
+        read = history.values[0, i, : 4 * SEGMENT].reshape(4, SEGMENT)
         for k in range(SEGMENT):
             t = SEGMENT * (i - 1) + k
             is_seen = not math.isnan(y[t])
             assert read[1, k] == is_seen
             value = math.asinh((y[t] - level) / spread) if is_seen else 0.0
             assert read[0, k] == pytest.approx(value, rel=1e-5, abs=1e-6)
+            before = SEGMENT * (i - 1) - 8 + k % 8
+            if i > 1 and is_seen and not math.isnan(y[before]):
+                value = math.asinh((y[t] - y[before]) / spread)
+                assert read[2, k] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
         facts = history.values[0, i, FIRST_FACT : FIRST_FACT + N_FACTS]
         seen = [t for t in range(SEGMENT * i) if not math.isnan(y[t])]
@@ -117,7 +121,7 @@ def test_ahead_nothing_is_read_and_the_age_grows_and_the_rest_stays() -> None:
     ahead = ahead_of(inputs_of(series, seasons=[Seasons(8)]))
 
     assert ahead.values[0, 0, SEGMENT : 2 * SEGMENT].all()
-    assert not ahead.values[0, 1:, : N_BEFORE * SEGMENT].any()
+    assert not ahead.values[0, 1:, : 4 * SEGMENT].any()
     facts = ahead.values[0, :, FIRST_FACT : FIRST_FACT + N_FACTS]
     ages = np.arange(N_AHEAD) * SEGMENT
     np.testing.assert_allclose(facts[:, AGE], 0.5 * np.log1p(ages), rtol=1e-6)

@@ -24,7 +24,15 @@ from rnnforecast.model.memory import (
     time_constants,
 )
 from rnnforecast.model.network import Network
-from rnnforecast.spec import CELLS, CONTEXT_ROWS, N_BEFORE, N_FULL, MemberSpec, NetworkSpec
+from rnnforecast.spec import (
+    CELLS,
+    CONTEXT_ROWS,
+    N_BEFORE,
+    N_FULL,
+    N_SHOWN,
+    MemberSpec,
+    NetworkSpec,
+)
 from tests.builders import make_panel, make_spec, random_walk, wave
 from tests.model.networks import draw_network, moved, with_weights
 
@@ -223,7 +231,7 @@ def test_the_loss_of_a_length_is_that_of_windows_without_older_readings() -> Non
     lookback = 2 * CONTEXT_ROWS
     network, batch = lively(lookback=lookback, segment=16), gathered(lookback=lookback)
     network.scale[1:] = 2.0
-    ages = (N_BEFORE + 1) * 16 + np.array([13, 14])
+    ages = (N_BEFORE + N_SHOWN + 1) * 16 + np.array([13, 14])
     (member,) = network.members
     for name, first in (("embed.weight", 0), ("head_hidden.weight", member.spec.hidden)):
         member.tensors[name][:, first + ages] = 0.0
