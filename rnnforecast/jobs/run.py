@@ -125,14 +125,10 @@ def run(
         reporter.report_locked(error)
         raise
     except RnnForecastError as error:
-        progress = reporter.progress
-        if len(as_of_times) == 1 or not progress.n_published:
+        if len(as_of_times) == 1 or not reporter.progress.n_published:
             reporter.report_failure(error)
             raise
-        hint = CATCH_UP_HINT if isinstance(error, TimeLimitError) else error.advice
-        early = CatchUpError(
-            f"{progress.summary} and kept; then: {error.message}", code=error.code, hint=hint
-        )
+        early = _early_end(error, reporter.progress.summary)
         reporter.report_failure(early)
         raise early from error
     except BaseException as error:
@@ -141,6 +137,12 @@ def run(
             error.add_note(reporter.progress.summary)
         raise
     return reporter.results
+
+
+def _early_end(error: RnnForecastError, summary: str) -> CatchUpError:
+    """Return the error of a catch-up that published some times before another error ended it."""
+    hint = CATCH_UP_HINT if isinstance(error, TimeLimitError) else error.advice
+    return CatchUpError(f"{summary} and kept; then: {error.message}", code=error.code, hint=hint)
 
 
 def _run_locked(call: _Call, as_of_times: Sequence[str | None], reporter: RunReporter) -> None:

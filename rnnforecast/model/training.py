@@ -563,10 +563,15 @@ def train_members(
     network = replace(network, members=tuple(weights_of(module) for module in modules))
     n_windows = windows.n_disjoint / len(windows.series)
     network, selected = network.weigh_members(_weigh_members(modules, n_windows, held_out))
-    n, steps = len(logs), f"{current.end} steps{' each at most' * (len(logs) > 1)}"
-    summary = f"trained {n} network{'s' * (n > 1)} ({steps})" if n else "no network was trained"
-    listener(Notice(f"{summary}; {describe_shares(network.spec)}"))
+    listener(Notice(_summary(len(logs), current.end, network.spec)))
     return network, EnsembleLog(logs, selected)
+
+
+def _summary(n: int, n_steps: int, spec: NetworkSpec) -> str:
+    """Say how many members were trained, and which weights the members have."""
+    steps = f"{n_steps} steps{' each at most' * (n > 1)}"
+    trained = f"trained {n} network{'s' * (n > 1)} ({steps})" if n else "no network was trained"
+    return f"{trained}; {describe_shares(spec)}"
 
 
 def max_steps(config: TrainConfig, n_windows: int) -> int:

@@ -129,9 +129,7 @@ def check(
             listener(replace(warning, proposals=tuple(proposals)))
 
     path = str(data) if isinstance(data, str | Path) else "DATA"
-    predict = None
-    if model is not None:
-        predict = shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
+    predict = ["rnnforecast", "predict", path, "--model", str(model.path)] if model else None
     proposed = training_options(task, profile, events.warnings)
     return Check(
         source=source.name,
@@ -140,7 +138,7 @@ def check(
         profile=profile,
         warnings=tuple(map(_without_windows, events.warnings)),
         train=shlex.join(["rnnforecast", "train", path, *proposed]),
-        predict=predict,
+        predict=shlex.join(predict) if predict else None,
     )
 
 

@@ -89,13 +89,8 @@ def train(
     check_option_names(train, options, config, ranks)
     config, ranks = set_options(config, options), set_options(ranks, options)
     path = None if model is None else model_directory(model)
-    if resume and path is None:
-        raise UsageError("--resume needs a model directory with a checkpoint")
-    if require_skill is not None and not math.isfinite(require_skill):
-        raise UsageError(f"--require-skill {require_skill} is not a number")
-    require_libraries("training", "torch", *["matplotlib"] * report)
-    if path is not None:
-        versions.check_writable(path)
+    request = _TrainRequest(path, require_skill, report, resume)
+    _check_request(request)
 
     data = as_table(data)
     check_outputs(data, config.data)
@@ -107,8 +102,8 @@ def train(
         passed_on = {"config": config, "require_skill": require_skill, "report": report}
         return train_on_ray(train, data, path, ranks, resume=resume, **passed_on)
 
-    resume = resume or (launch is not None and launch.restarts > 0)
-    request = _TrainRequest(path, require_skill, report, resume)
+    if launch is not None and launch.restarts:
+        request = replace(request, resume=True)
     with ExitStack() as stack:
         if path is not None and (launch is None or launch.rank == 0):
             stack.enter_context(acquire(path / versions.LOCK, listener=listener))
@@ -129,6 +124,18 @@ class _TrainRequest:
     require_skill: float | None
     report: bool
     resume: bool
+
+
+def _check_request(request: _TrainRequest) -> None:
+    """Raise a `RnnForecastError` where a training could not end as it is asked to."""
+    skill = request.require_skill
+    if request.resume and request.path is None:
+        raise UsageError("--resume needs a model directory with a checkpoint")
+    if skill is not None and not math.isfinite(skill):
+        raise UsageError(f"--require-skill {skill} is not a number")
+    require_libraries("training", "torch", *["matplotlib"] * request.report)
+    if request.path is not None:
+        versions.check_writable(request.path)
 
 
 def _train(
@@ -176,13 +183,7 @@ def _train(
             warnings=events.warnings,
         )
         artifact = replace(artifact, calibration=calibration)
-        if artifact.limits is not None:
-            limits = artifact.limits.describe()
-            events(
-                Notice(
-                    f"forecasts are limited to the range that the readings never leave: {limits}"
-                )
-            )
+        _note_limits(artifact, events)
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps, True, table)
 
@@ -194,6 +195,13 @@ def _train(
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps, True, table)
+
+
+def _note_limits(artifact: Artifact, listener: Listener) -> None:
+    if artifact.limits is not None:
+        limits = artifact.limits.describe()
+        message = f"forecasts are limited to the range that the readings never leave: {limits}"
+        listener(Notice(message))
 
 
 def read_and_set_up(
