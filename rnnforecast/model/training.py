@@ -593,8 +593,7 @@ def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener
 
     reach, lookback = config.truncate, network.spec.lookback
     if reach is not None and reach < lookback:
-        message = f"gradients are truncated after {reach} of {lookback} steps"
-        listener(Notice(message))
+        listener(Notice(f"gradients are truncated after {reach} of {lookback} steps"))
 
 
 def _warn_of_gradients(
@@ -605,10 +604,8 @@ def _warn_of_gradients(
         reason = log.explosion(config)
         if reason is not None:
             diagnosis = diagnose_explosion(reason, config)
-            message = (
-                f"{diagnosis.verdict}: network {number + 1}: {diagnosis.reason}; try  "
-                f"{diagnosis.advice}"
-            )
+            message = f"{diagnosis.verdict}: network {number + 1}: {diagnosis.reason}"
+            message += f"; try  {diagnosis.advice}"
             listener(WarningEvent("exploding-gradients", message))
 
 
