@@ -260,16 +260,17 @@ def forecasts_of(experts: Experts, horizon: int = HORIZON) -> np.ndarray:
 
 @pytest.mark.parametrize("segment", [1, 5, 16])
 @pytest.mark.parametrize("seasons", SEASONS)
-@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("missing", [0.0, 0.3, 0.85])
 def test_experts_are_those_of_loops_over_rows(
     seasons: Seasons, segment: int, missing: float
 ) -> None:
     readings = np.stack([sensor(seed=seed, missing=missing) for seed in range(2)])
+    readings[1, 70:110] = readings[1, -50:] = np.nan
     values = forecasts_of(Experts(readings, seasons, segment))
 
     for number, series in enumerate(readings):
         slow = Slow(series, seasons, segment)
-        for boundary in (0, 1, 2, 60 // segment, values.shape[1] - 1):
+        for boundary in (0, 1, 2, 60 // segment, 100 // segment, values.shape[1] - 1):
             expected = slow.forecast(boundary, HORIZON)
             for expert, name in enumerate(NAMES):
                 actual = values[number, boundary, expert]
