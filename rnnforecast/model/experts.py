@@ -13,21 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import (
-    Doubles,
-    Floats,
-    Integers,
-    row_quantiles,
-    sums_before,
-)
+from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles, sums_before
 from rnnforecast.data.axis import Flags
-from rnnforecast.data.season import (
-    Seasons,
-    ffill,
-    last_of_phase,
-    phase_means,
-    shift,
-)
+from rnnforecast.data.season import Seasons, ffill, last_of_phase, phase_means, shift
 from rnnforecast.spec import N_EXPERTS, N_FULL
 
 N_LAGS = 5
@@ -77,7 +65,7 @@ _LEAST_VARIANCE, _SMALL_SPREAD = 1e-12, 0.01
 second, the first is as much smaller as a square is."""
 _MIN_PAIRS = 20
 """Pairs of readings that an autocovariance needs; with fewer, all earlier ones count."""
-_MIN_AR_ROWS, AR_SEASONS = 200, 6
+_MIN_AR_ROWS, _AR_SEASONS = 200, 6
 """Newest rows that the autocovariances are means over: at least these, or these seasons."""
 _MIN_ERRORS = 4
 """Readings of a segment without which the experts are not judged by it."""
@@ -212,7 +200,7 @@ class Experts:
     def autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
         """Fit an autoregression at each boundary by the Yule-Walker equations."""
         values = np.where(is_known, values, 0.0)
-        rows = max(AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
+        rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
         covariances = np.empty((*self.level.shape, N_LAGS + 1))
         shift_by = Shifted(values, N_LAGS, self.segment), Shifted(is_known, N_LAGS, self.segment)
         for lag in range(N_LAGS + 1):
