@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,8 +20,9 @@ from rnnforecast.data.axis import (
     Flags,
     TimeAxis,
 )
-from rnnforecast.events import Listener, Notice
+from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import Ranks, all_gather_object
+from rnnforecast.sources.stamps import month_of
 from rnnforecast.tables.roles import OFFERED_ZONES
 from rnnforecast.tables.rows import Rows
 from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
@@ -36,6 +38,8 @@ _OPEN_OCCUPANCY = 0.9
 """Least share of the open steps with readings, on days that have any: daylight has less."""
 _WEEKS_WORKED = 0.5
 """Least share of the open steps with readings, holidays and shut-downs included."""
+_HOUR = re.compile(r"\D*(\d{1,2})(?::00(?::00)?)?\D*")
+"""The name of a column that may hold an hour: H01, 0, 01:00, Hour 1."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -197,3 +201,18 @@ def close_axis(
     share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
     listener(Notice(f"readings occur in {share}; the other steps are treated as closed hours"))
     return replace(axis, step_us=step_us, open_steps=open_steps)
+
+
+def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listener) -> None:
+    """Warn where series are, by their names, parts of a step: months of a year, hours of a day."""
+    months = sorted(month_of(name) or 0 for name in names)
+    hours = sorted(int(match[1]) for match in map(_HOUR.fullmatch, names) if match is not None)
+    if step_us >= SHORTEST_MONTH_US and months == [*range(1, 13)]:
+        parts = "the months of a year"
+    elif step_us == DAY_US and len(names) == 24 and hours in ([*range(24)], [*range(1, 25)]):
+        parts = "the hours of a day"
+    else:
+        return
+    message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast as a series"
+    message += " of its own; for a single series, put them into rows (in pandas: melt)"
+    listener(WarningEvent("time-in-columns", message, len(names)))

@@ -32,6 +32,7 @@ from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.sources.source import Source, WrappedSource, open_table
+from rnnforecast.tables.calendar import warn_of_time_in_columns
 from rnnforecast.tables.evidence import sample_size
 from rnnforecast.tables.future import append_future
 from rnnforecast.tables.grid import FindTrainEnd, check_step, read_panel
@@ -102,6 +103,7 @@ def read_inferred(
             find_train_end=find_train_end,
             ranks=ranks,
         )
+        warn_of_time_in_columns(panel.names, panel.step_us, listener)
         if keeps_other_steps or ranks is not SINGLE_PROCESS:
             return panel, schema
         return drop_other_steps(panel, schema)

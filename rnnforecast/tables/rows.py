@@ -29,7 +29,7 @@ from rnnforecast.data.arrays import (
 )
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
-from rnnforecast.events import Listener, ProgressEvent, WarningEvent
+from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import is_integer
 from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import check_memory, thread_map
@@ -38,7 +38,12 @@ from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
 from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES, propose_zones
 from rnnforecast.tables.schema import Covariate, Schema
-from rnnforecast.tables.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
+from rnnforecast.tables.timestamps import (
+    REPAIR_MESSAGES,
+    TimestampReader,
+    tz_localize,
+    without_empty_tail,
+)
 
 _MAX_TEXTS = 10_000
 """A text column with more different texts than this is no categorical covariate."""
@@ -414,13 +419,19 @@ def read_rows(
     covariates = CovariateColumns(schema.covariates, source, config)
 
     types = {schema.time: reader.arrow_type, **series.types, **targets.types, **covariates.types}
-    n_rows = 0
-    for batch in _read_batches(types, context):
+    n_rows = n_empty = 0
+    for whole in _read_batches(types, context):
+        batch = without_empty_tail(whole)
+        if n_empty and batch.num_rows:  # rows follow, so that no row before them is left out
+            reader.read(pa.nulls(1, reader.arrow_type), n_rows)
+        n_empty += whole.num_rows - batch.num_rows
         times.append(reader.read(batch.column(schema.time), n_rows))
         for columns in (series, targets, covariates):
             columns.append(batch, n_rows)
         n_rows += batch.num_rows
 
+    if n_empty:
+        context.listener(Notice(f"{source.name}: {n_empty} rows without any value end the table"))
     report_skipped(source.rejected(), n_rows, config, context.listener)
     targets.warn_of_lost_digits(context.listener)
     for code, count in reader.repairs.items():

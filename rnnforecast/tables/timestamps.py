@@ -555,3 +555,13 @@ def _first_passes(
     is_end = np.append(series[1:] != series[:-1], True)[last]
     is_clear = (n_back == 1) | ((n_back == 0) & is_end)
     return is_first, ~is_clear[hour]
+
+
+def without_empty_tail(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Leave out the last rows in which no cell has a value, as spreadsheets write them."""
+    is_empty = np.ones(batch.num_rows, np.bool_)
+    for column in batch.columns:
+        if not column.null_count:
+            return batch
+        is_empty &= column.is_null().to_numpy(zero_copy_only=False)
+    return batch.slice(0, int(np.flatnonzero(~is_empty).max(initial=-1)) + 1)

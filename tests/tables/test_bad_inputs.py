@@ -1,6 +1,9 @@
 """The ten commonest bad inputs: what each one gets, and that the fix which is offered works."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from rnnforecast.config.reading import DataConfig
@@ -187,3 +190,23 @@ def test_a_number_that_means_missing_is_missing_in_a_typed_table():
 def test_numbers_that_no_double_holds_are_no_times(tmp_path, text):
     rows = [f"{text if day % 2 else f'2024-01-{day:02}'},{day}" for day in range(1, 29)]
     assert failure(write(tmp_path / "x.csv", "time,v", *rows)).exit_code == 4
+
+
+@pytest.mark.parametrize("block", [None, 2000])
+def test_empty_rows_at_the_end_are_left_out_and_others_are_not(
+    block: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spreadsheets write rows of nothing but separators below a table."""
+    if block is not None:
+        monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", block)
+    stamps = pd.date_range("2024-01-01", periods=201).strftime("%Y-%m-%d")
+    lines = [f"{stamp},{row}.5,a" for row, stamp in enumerate(stamps)]
+    empty = [",,"] * 1500
+
+    path = tmp_path / "table.csv"
+    result = read(write(path, "time,v,id", *lines, *empty))
+    error = failure(write(path, "time,v,id", *lines[:-1], *empty, lines[-1]))
+
+    assert result.panel.n_readings == 201
+    assert "1500 rows without any value" in result.notes
+    assert error.location.line == 202

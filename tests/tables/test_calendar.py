@@ -234,3 +234,33 @@ def test_last_working_days_of_months_offer_months() -> None:
     assert proposal.options[:2] == ("--freq", "1month")
     panel = read(frame, freq="1month", agg="mean").panel
     assert (panel.n_readings, len(panel.target)) == (90, 90)
+
+
+ENGLISH = pd.date_range("2024-01-01", periods=12, freq="MS").strftime("%b").tolist()
+GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt", "Nov", "Dez"]
+
+
+@pytest.mark.parametrize(
+    ("names", "freq", "parts"),
+    [
+        (ENGLISH, "YS", "the months of a year"),
+        (GERMAN, "YS", "the months of a year"),
+        ([f"H{hour:02d}" for hour in range(1, 25)], "D", "the hours of a day"),
+        ([f"{hour}:00" for hour in range(24)], "D", "the hours of a day"),
+        (ENGLISH, "h", None),  # twelve sensors
+        (ENGLISH[:11], "YS", None),
+        ([f"H{hour:02d}" for hour in range(1, 25)], "h", None),
+        ([f"pump {number}" for number in range(2, 26)], "D", None),
+    ],
+)
+def test_columns_that_are_parts_of_a_step_are_pointed_out(
+    names: list[str], freq: str, parts: str | None
+) -> None:
+    stamps = pd.date_range("1980-01-01", periods=40, freq=freq)
+    columns = {name: wave(40, seed=number) for number, name in enumerate(names)}
+
+    warnings = read(pd.DataFrame({"time": stamps, **columns})).warnings
+
+    assert ("time-in-columns" in warnings) == (parts is not None)
+    if parts is not None:
+        assert parts in warnings["time-in-columns"].message
