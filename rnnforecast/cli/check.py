@@ -74,7 +74,10 @@ def print_check(result: Check, screen: Screen) -> None:
     roles = []
     for role in _ROLES:
         columns = [column for column in result.columns if column.role == role]
-        names = [f"{c.name} ({c.why})" if role == "not used" else c.name for c in columns]
+        names = [column.name or repr(column.name) for column in columns]
+        if role == "not used":
+            reasons = [column.why for column in columns]
+            names = [f"{name} ({why})" for name, why in zip(names, reasons, strict=True)]
         if names:
             roles.append(f"{role} {join_names(names, _MAX_COLUMNS)}")
     tz = f", {result.schema.tz}" if result.schema.tz else ""

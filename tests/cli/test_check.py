@@ -153,3 +153,14 @@ def test_a_spike_and_a_level_that_jumps_are_said_with_their_times(command: Comma
     fix = shlex.split(said[said.index("--") : said.index("  (")])
     again = command("check", "data.csv", *fix, "--json").document
     assert [f["code"] for f in again["findings"]] == ["level-jump"]
+
+
+def test_an_index_without_a_name_is_called_so(command: Command) -> None:
+    frame = pd.DataFrame(
+        {"time": pd.date_range("2024-01-01", periods=200, freq="h"), "v": wave(200)}
+    )
+    frame.to_csv("indexed.csv")
+
+    outcome = command("check", "indexed.csv")
+
+    assert outcome.out.splitlines()[0].endswith("not used '' (an index without a name)")
