@@ -440,9 +440,10 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
     month, year = months.astype(np.int64) % 12 + 1, months.astype(np.int64) // 12 + 1970
     weekday = (days + 3) % 7  # from Monday, 0
     week = (day_of_year(days - weekday + 3) - 1) // 7 + 1  # that of its Thursday
+    length = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
     parts = (
         *(hour, hour + 1, times // 60_000_000 % 60, day, day_of_year(days), week),
-        *(month, year, (month - 1) // 3 + 1),
+        *(month, year, (month - 1) // 3 + 1, length.astype(np.int64)),
         *(weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1, weekday >= 5),
     )
     if any(bool((values == part).all()) for part in parts):
@@ -504,8 +505,10 @@ def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
     """Tell whether numbers are the time in other units: since a first one, or a date long ago.
 
     They grow by one, ten, ... in a unit of time, but for their last decimal, and where they are
-    those of another zone's clock by whole quarters of an hour.
+    those of another zone's clock by whole quarters of an hour. Or they are years with decimals.
     """
+    if _are_decimal_years(values, times):
+        return True
     elapsed = (times - times.min()).astype(np.float64)
     order = np.argsort(elapsed, kind="stable")
     n_rare = int(_RARELY * len(order))
@@ -528,6 +531,18 @@ def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
     if is_epoch and width < quarter / 4:  # clocks of another zone, and changes of it
         deviation = (deviation - deviation[0] + quarter / 2) % quarter
     return _is_band(deviation, codes, width)
+
+
+def _are_decimal_years(values: Doubles, times: Integers) -> bool:
+    """Tell whether numbers are years, such as 2024.042, within a step of their times."""
+    years = times.astype("datetime64[us]").astype("datetime64[Y]")
+    begin, end = (y.astype("datetime64[us]").astype(np.int64) for y in (years, years + 1))
+    exact = years.astype(np.int64) + 1970 + (times - begin) / (end - begin)
+    steps = np.diff(np.unique(exact))
+    if len(steps) < _MIN_ROWS:
+        return False
+    width = max(1.1 * float(np.median(steps)), _resolution(values))
+    return bool((np.abs(values - exact) <= width).all())
 
 
 def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:

@@ -345,6 +345,21 @@ def test_numbers_that_nobody_measures_are_no_targets(name):
     assert named.panel.names == ("x",)
 
 
+@pytest.mark.parametrize("freq", ["MS", "D", "h"])
+def test_years_with_decimals_and_the_lengths_of_months_are_no_targets(freq):
+    """Tables of the climate have both beside the year and the month."""
+    stamps = pd.date_range("1995-01-01", periods=300, freq=freq)
+    days = stamps.day_of_year - 1 + stamps.hour / 24
+    share = (stamps.month - 0.5) / 12 if freq == "MS" else days / 365
+    columns = {"decimal": np.round(stamps.year + share, 4), "n": stamps.days_in_month}
+
+    result = read(pd.DataFrame({"when": stamps, **columns, "v": wave(300)}))
+
+    assert (result.panel.names, reason(result, "decimal")) == (("v",), "a second time")
+    is_constant = freq == "h"  # twelve days
+    assert reason(result, "n") == ("always 31" if is_constant else "derived from the timestamp")
+
+
 @pytest.mark.parametrize("order", ["by key", "shuffled"])
 def test_numbers_of_rows_and_of_messages_are_no_targets_of_a_long_table(order):
     frame = long([("a",), ("b",)], "x")
