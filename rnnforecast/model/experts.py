@@ -50,6 +50,8 @@ WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
 """Rows that stand for a season where there is none."""
+DRIFT_ROWS = 24
+"""Rows over which a drift is measured without a season: between two means of as many rows."""
 _MAX_RATIO = 10.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
@@ -82,7 +84,15 @@ class Experts:
     depends on a later reading, but for `center`, which is added again.
     """
 
-    def __init__(self, readings: Doubles, seasons: Seasons, segment: int, *, far: int = 1) -> None:
+    def __init__(
+        self,
+        readings: Doubles,
+        seasons: Seasons,
+        segment: int,
+        *,
+        far: int = 1,
+        drift_rows: int = DRIFT_ROWS,
+    ) -> None:
         """Compute the experts of readings, `(series, row)`, NaN where missing.
 
         Rows end with the last segment; the first segment is padded with missing readings. Errors
@@ -90,6 +100,7 @@ class Experts:
         """
         n_series, n_rows = readings.shape
         self.seasons, self.segment, self.far = seasons, segment, far
+        self.drift_lag = seasons.main if seasons.has_main else drift_rows
         self.n_segments = -(-n_rows // segment)
         self.n_rows = self.n_segments * segment
         padding = np.full((n_series, self.n_rows - n_rows), np.nan)
@@ -157,17 +168,16 @@ class Experts:
         else:
             self.has_remainder = self.is_seen
 
-        # growth over a season, or the rows that stand for it: where the reading so long ago is
-        # missing, the last one of its phase counts, which is older
-        width = max(main, _NO_SEASON_ROWS)
-        lag = main if seasons.has_main else width
+        # growth over a season: where the reading so long ago is missing, the last one of its phase
+        # counts, which is older
+        width, lag = max(main, _NO_SEASON_ROWS), self.drift_lag
         drift = readings - shift(self.phase_last, lag)
         if self.phase_age.any():
             drift *= lag / (lag + np.nan_to_num(shift(self.phase_age, lag)))
         remainders = self._trailing(np.where(self.has_remainder, self.remainder, np.nan))
         self.short_remainder = remainders.of_newest(int(np.clip(main // 4, 2, _NO_SEASON_ROWS)))
         self.season_remainder = remainders.of_newest(width, at_least=4)
-        self.season_drift = self._trailing(drift).of_newest(width, at_least=4)
+        self.season_drift = self._trailing(drift).of_newest(max(lag, width), at_least=4)
 
         rows = self._error_rows
         error = np.where(self.has_remainder, np.abs(self.remainder), np.nan)
@@ -277,11 +287,10 @@ class Experts:
         `series` is `(window, 1)`.
         """
         main = self.seasons.main
-        lag = main if self.seasons.has_main else _NO_SEASON_ROWS
         rows = main * (leads // main + 1.0)
         if self.phase_age.any():
             rows = rows + ahead.of(self.phase_age, 0.0)
-        growth: Doubles = self.season_drift[series, boundary][..., None] * (rows / lag)
+        growth: Doubles = self.season_drift[series, boundary][..., None] * (rows / self.drift_lag)
         return growth
 
     def rows_ahead(

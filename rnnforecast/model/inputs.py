@@ -18,6 +18,7 @@ from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons, ffill, phase_means, shift
 from rnnforecast.model.experts import (
+    DRIFT_ROWS,
     NAMES,
     WEIGHTED,
     WEIGHTED_RATE,
@@ -118,6 +119,7 @@ class SeriesInputs:
         *,
         n_ahead: int,
         known: Floats | None = None,
+        drift_rows: int = DRIFT_ROWS,
     ) -> None:
         """Compute experts and inputs of all segments; `n_ahead` are those of a horizon.
 
@@ -137,7 +139,7 @@ class SeriesInputs:
             self._group[numbers] = len(self._experts)
             self._place[numbers] = np.arange(len(numbers))
             lead = max(1, min(n_ahead, -(-of_group.main // segment) + 1, _MAX_FAR))
-            experts = Experts(readings[numbers], of_group, segment, far=lead)
+            experts = Experts(readings[numbers], of_group, segment, far=lead, drift_rows=drift_rows)
             self._experts.append(experts)
             reaction = None
             if known is not None:

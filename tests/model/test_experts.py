@@ -182,7 +182,7 @@ class Slow:
         remainder = self.remainder
         short = self.newest(remainder, end, min(max(main // 4, 2), 12)) or 0.0
         width = max(main, 12)
-        lag = main if self.has_main else width
+        lag = main if self.has_main else 24
         age = end - 1 - seen[-1] if seen else end
         duration = main if self.has_main else 12
         drift = [math.nan] * len(y)
@@ -198,7 +198,7 @@ class Slow:
             repeated = (end + lead - s for s in rows if not math.isnan(y[s]))
             return next(repeated, newest)
 
-        change = self.newest(drift, end, width, 4) or 0.0
+        change = self.newest(drift, end, max(width, lag), 4) or 0.0
         return {
             "level": [level] * horizon,
             "last": [last] * horizon,
