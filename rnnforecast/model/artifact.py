@@ -50,7 +50,7 @@ from rnnforecast.system import open_flags
 from rnnforecast.tables.schema import Covariate, Schema
 
 FORMAT = "rnnforecast-model"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 4
 """Networks of earlier formats are none that this release knows: they have to be trained again."""
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
