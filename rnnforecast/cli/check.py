@@ -77,7 +77,7 @@ def print_check(result: Check, screen: Screen) -> None:
         names = [column.name or repr(column.name) for column in columns]
         if role == "not used":
             reasons = [column.why for column in columns]
-            names = [f"{name} ({why})" for name, why in zip(names, reasons, strict=True)]
+            names = [f"{name} ({text})" for name, text in zip(names, reasons, strict=True)]
         if names:
             roles.append(f"{role} {join_names(names, _MAX_COLUMNS)}")
     tz = f", {result.schema.tz}" if result.schema.tz else ""

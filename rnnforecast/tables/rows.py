@@ -420,11 +420,11 @@ def read_rows(
 
     types = {schema.time: reader.arrow_type, **series.types, **targets.types, **covariates.types}
     n_rows = n_empty = 0
-    for whole in _read_batches(types, context):
-        batch = without_empty_tail(whole)
+    for read in _read_batches(types, context):
+        batch = without_empty_tail(read)
         if n_empty and batch.num_rows:  # rows follow, so that no row before them is left out
             reader.read(pa.nulls(1, reader.arrow_type), n_rows)
-        n_empty += whole.num_rows - batch.num_rows
+        n_empty += read.num_rows - batch.num_rows
         times.append(reader.read(batch.column(schema.time), n_rows))
         for columns in (series, targets, covariates):
             columns.append(batch, n_rows)
