@@ -39,17 +39,33 @@ def test_calibrated_bands_are_within_two_points_on_stationary_readings(tmp_path:
     assert bands["observed"] == pytest.approx(bands["levels"], abs=0.03)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(DATA is None, reason="RNNFORECAST_DATA names no folder with the real data")
-def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
-    source = Path(DATA or "") / "machine_temperature_system_failure.csv"
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, rnnforecast.Model]:
+    """Return the readings of a machine, and a model of those before most of its failures."""
+    if DATA is None:
+        pytest.skip("RNNFORECAST_DATA names no folder with the real data")
+    source = Path(DATA) / "machine_temperature_system_failure.csv"
     table = pd.read_csv(source, parse_dates=["timestamp"])
-    quiet = table[table.timestamp < "2013-12-15"]
-    quiet.to_csv(tmp_path / "early.csv", index=False)
-    model = rnnforecast.train(tmp_path / "early.csv", model=None)
-    assert model.skill is not None  # by the defaults, over the better of the naive methods
-    assert model.skill > -5  # -3 to -1 by the seed: two hours of a temperature are a walk
+    quiet = tmp_path_factory.mktemp("early") / "early.csv"
+    table[table.timestamp < "2013-12-15"].to_csv(quiet, index=False)
+    return source, rnnforecast.train(quiet, model=None)
 
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="-3 to -1 % by the seed with the weights of generator 4, +3 % before")
+def test_a_machine_is_forecast_better_than_by_naive_methods(
+    early: tuple[Path, rnnforecast.Model],
+) -> None:
+    _, model = early
+    assert model.skill is not None  # by the defaults, over the better of the naive methods
+    assert model.skill > 0
+
+
+@pytest.mark.slow
+def test_documented_failures_are_found_and_little_else(
+    early: tuple[Path, rnnforecast.Model],
+) -> None:
+    source, model = early
     near, elsewhere, begins = search(source, model)
     assert near[1] >= 20  # 23 to 36 by the seed; the first failure is among what it learnt from
     assert near[3] >= 5

@@ -95,7 +95,7 @@ _TABLE_VALUES, _COPIES = 1 << 22, 64
 _SEASON_DIGITS = 5
 """Binary digits of the row at which seasons are looked for: at least 15 in 16 of the readings."""
 _BAND_ROWS, _BAND_SEASONS = 512, 6
-"""Newest rows whose errors set the bands, or so many seasons where these are longer."""
+"""Newest rows whose errors set the bands: at least the first number, or the second in seasons."""
 _PRIOR = 4
 """Segments of errors that the deviation of the autoregression counts for."""
 _MAX_ERROR_RATIO = 10.0

@@ -213,6 +213,6 @@ def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listen
         parts = "the hours of a day"
     else:
         return
-    message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast as a series"
-    message += " of its own; for a single series, put them into rows (in pandas: melt)"
+    message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast separately;"
+    message += " to forecast one series, reshape the table to long format (pandas.melt)"
     listener(WarningEvent("time-in-columns", message, len(names)))
