@@ -65,7 +65,7 @@ class WarningEvent:
     @classmethod
     def for_names(cls, code: str, problem: str, names: Sequence[str]) -> WarningEvent:
         """Return a warning of a problem that series or columns share; it names the first few."""
-        text = ", ".join(names[:_MAX_NAMES])
+        text = ", ".join(name or "''" for name in names[:_MAX_NAMES])
         if len(names) > _MAX_NAMES:
             problem, text = f"{problem}, {len(names)} in all", f"{text}, ..."
         return cls(code, f"{problem}: {text}", len(names))

@@ -27,7 +27,10 @@ _DATE = re.compile(
     r"\s*(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{8}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
 )
-_TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*")
+_TIME_OF_DAY = re.compile(
+    r"\s*(\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*(UTC|GMT|[Zz]|\+\d{2}:?\d{2})?"
+    r"|\d{4}\s*(UTC|GMT|Z))\s*"
+)
 _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000

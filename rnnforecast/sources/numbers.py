@@ -373,7 +373,7 @@ def _are_units(units: Counter[str], matches: Sequence[re.Match[str]]) -> bool:
 
     (unit,) = units
     values = {m["number"] for m in matches}
-    if len(values) == 1 and not is_unit(unit):
+    if unit in ("UTC", "GMT") or (len(values) == 1 and not is_unit(unit)):
         return False
     has_blank = all(m["number"][-1:] in _BLANKS or m["currency"] for m in matches if m["unit"])
     if has_blank or not unit.isalpha():

@@ -38,7 +38,12 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
-_CODE_PAGES = {"cp1251": "Cyrillic", "gb18030": "Chinese", "shift_jis": "Japanese"}
+_CODE_PAGES = {
+    "cp1251": "Cyrillic",
+    "gb18030": "Chinese",
+    "cp932": "Japanese",
+    "cp949": "Korean",
+}
 """Encodings that are offered for text that is not western."""
 _BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""

@@ -267,7 +267,8 @@ def _keys_of_single_times(
             return [KeyReading(best.key, reason)]
 
         unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
-        by_name = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
+        named = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
+        by_name = [p for p in named if p.levels >= _LEVELS_APART or p.n_runs > p.n_series]
         if by_name:
             return [KeyReading(by_name[0].key, "each value may be a sensor, also by its name")]
         if unsure:
@@ -292,7 +293,9 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     is_named = all(evidence.columns[name].is_named_series for name in series.key)
 
     if is_regular and series.n_runs == series.n_series:
-        return (doubt if is_apart else "other"), "each value stays for a while"
+        # batches of one machine, or sensors that followed each other: a name tells neither
+        is_open = is_apart or (is_named and not has_numbers)
+        return (doubt if is_open else "other"), "each value stays for a while"
     is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
     if is_even and series.step_us >= _SEVERAL * together.step_us:
         # values that come once or twice a day, a week, a month or a year may name hours, days and

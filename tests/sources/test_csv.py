@@ -105,7 +105,12 @@ def test_western_text_that_is_not_utf_8_is_read_as_cp1252_and_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "encoding"),
-    [("Температура", "cp1251"), ("温度传感器", "gbk"), ("温度センサ", "shift_jis")],
+    [
+        ("Температура", "cp1251"),
+        ("温度传感器", "gbk"),
+        ("温度センサ", "shift_jis"),
+        ("기온센서", "euc_kr"),
+    ],
 )
 def test_other_text_that_is_not_utf_8_names_its_line_and_a_fix_that_works(tmp_path, name, encoding):
     path = write(tmp_path / "x.csv", f"timestamp,{name}", *hourly(1, 2, 3), encoding=encoding)

@@ -68,6 +68,17 @@ def test_a_date_and_a_time_of_day_with_telling_names_are_one_time(tmp_path, name
     assert (panel.start[0], panel.target.tolist()) == (FIRST_US, list(range(8)))
 
 
+@pytest.mark.parametrize("form", ["%H%M UTC", "%H:%M UTC", "%H:%MZ", "%H:%M+01:00", "%H:%M:%S GMT"])
+def test_a_time_of_day_may_have_a_zone(tmp_path, form):
+    lines = [f"{t:%Y/%m/%d},{t.strftime(form)},{i}" for i, t in enumerate(HOURS)]
+
+    result = read(write(tmp_path / "x.csv", "Data,Hora,v", *lines))
+
+    assert result.panel.start[0] == FIRST_US
+    assert result.schema.tz == ("+01:00" if "+" in form else "UTC")
+    assert (result.schema.time, result.panel.names) == ("Data,Hora", ("v",))
+
+
 def test_a_date_and_a_time_of_day_with_other_names_ask_and_the_fix_works(tmp_path):
     lines = [f"{t.date()},{t.time()},{i}" for i, t in enumerate(HOURS)]
     path = write(tmp_path / "x.csv", "shift,started,v", *lines)

@@ -65,8 +65,8 @@ def test_series_that_begin_later_are_not_there() -> None:
     late = frame(50).assign(ts=lambda f: f.ts + pd.Timedelta(days=10), id="late")
     table = pd.concat([frame().assign(id="early"), late])
 
-    assert read(table).names == ("early",)
-    assert read(table.iloc[::-1]).names == ("early",)
+    assert read(table, series="id").names == ("early",)
+    assert read(table.iloc[::-1], series="id").names == ("early",)
 
 
 def test_what_is_known_ahead_stays_and_the_rest_does_not() -> None:

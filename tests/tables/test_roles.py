@@ -226,6 +226,16 @@ def test_sensors_read_in_turn_at_one_level_are_asked_about():
     assert fixed(frame, error, 1).panel.names == ("v",)
 
 
+@pytest.mark.parametrize("name", ["batch_id", "sensor"])
+def test_blocks_of_one_line_of_times_are_asked_about_though_named_like_series(name):
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), name: [f"B{i // 30}" for i in range(N)]})
+
+    assert offered(failure(table)) == [("--series", name), ("--id-from-columns",)]
+    apart = table.assign(v=table.v + np.arange(N) // 30 * 50.0)
+    assert read(apart).schema.series == name
+    assert read(table.rename(columns={name: "note"})).schema.series is None
+
+
 def test_numbers_that_come_in_turn_are_sensors_where_the_name_says_so():
     frame = in_turn([1, 2, 3], [20, 20, 20])
 
