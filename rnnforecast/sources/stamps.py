@@ -88,7 +88,8 @@ _DIGIT_CLOCK = r"(?P<H>\d{2})(?:(?P<M>\d{2})(?:(?P<S>\d{2})(?:[.,]?(?P<f>\d{1,9}
 _POINT_0 = r"(?:\.0)?"
 """What whole numbers have at their end where a column had to hold decimals."""
 _HALF = rf"(?:{_B}*(?P<p>[AaPp])(?:\b|\.?{_B}?[Mm]\.?))?"
-_ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?[-+]\d{{2}}:?(?:\d{{2}})?|\(?[A-Z]{{2,5}}\)?))?"
+_OFFSET = r"(?:\+\d{2}|-0[1-9]|-1\d):?(?:\d{2})?|-00:?00"
+_ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?(?:{_OFFSET})|\(?[A-Z]{{2,5}}\)?))?"
 _BETWEEN = rf"(?:{_B}*[Tt]{_B}*|{_B}*[,;_:]{_B}*|{_B}+-{_B}+|-|{_B}+(?:at{_B}+|um{_B}+)?)"
 """What stands between a date and a time of day."""
 _CLOCK_FORMAT = re.compile(

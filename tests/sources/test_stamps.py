@@ -41,6 +41,7 @@ FORMS = [
     "%Y-%m-%d-%H.%M.%S",
     "%Y-%m-%d-%H:%M:%S",
     "%Y-%m-%d_%H-%M-%S",
+    "%Y-%m-%d-%H-%M",
     "%y-%m-%d %H:%M",
     "%Y%m%dT%H%M%S",
     "%Y%m%d %H:%M",
