@@ -17,12 +17,13 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, ignore
-from rnnforecast.sources.columns import Column
+from rnnforecast.sources.columns import Column, is_text
 from rnnforecast.sources.files import thread_map
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import OTHER_MARK, NumberForm, grouped_error, infer_numbers
@@ -48,6 +49,8 @@ from rnnforecast.storage.durable import publishing_output
 BLOCK_BYTES = 1 << 22
 _SPARE_BYTES = 1 << 16
 """Room for the row that began in the block before; a longer one makes a larger buffer."""
+_REPLACEMENT = "\ufffd"
+"""What stands for bytes that are no text."""
 _QUOTE, _RETURN = ord('"'), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
@@ -92,7 +95,10 @@ class CsvFile:
         try:
             file, encoding = self._open(), self.dialect.encoding
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-            text = file if is_utf8 else Utf8Stream(file, encoding)
+            # Arrow shows the text of a row that is skipped, and cannot where that is no UTF-8
+            errors = "replace" if self.skips_bad_rows else "strict"
+            is_read_as_it_is = is_utf8 and not self.skips_bad_rows
+            text = file if is_read_as_it_is else Utf8Stream(file, encoding, errors)
             dialect = self.dialect
             rows = RowStream(
                 text,
@@ -267,7 +273,10 @@ class CsvFile:
         numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
         parse_errors = ParseErrors(self.dialect, {n: self._column_indices[n] for n in numbers})
         rows = itertools.chain(self._rows(), [(0, "", [])])
+        location = Location(self.name)
         for (number, line, cells), (_, _, below) in itertools.pairwise(rows):
+            if _REPLACEMENT in line and location.line is None:
+                location = Location(self.name, line=number, text=line)
             if len(cells) == len(self.columns):
                 parse_errors.check(cells, partial(self._cell_location, number, line, cells))
                 if parse_errors.is_second_header(cells):
@@ -287,7 +296,7 @@ class CsvFile:
         return parse_errors.error() or DataError(
             f"cannot read {self.name}: {error}",
             code="unreadable",
-            location=Location(self.name),
+            location=location,
             hint="if the file is not UTF-8, give its encoding",
         )
 
@@ -554,6 +563,9 @@ class Converter:
     def _to_numbers(self, batch: pa.RecordBatch, forms: Mapping[str, NumberForm]) -> pa.RecordBatch:
         """Convert numbers that were read as text. Raises `ArrowInvalid` for other text."""
         names = batch.schema.names
+        for column in batch.columns if self.skip is not None else ():
+            if is_text(column.type) and pc.any(pc.match_substring(column, _REPLACEMENT)).as_py():
+                raise pa.ArrowInvalid("bytes that are no text in this encoding")
         if forms.keys().isdisjoint(names):
             return batch
         columns = [

@@ -290,11 +290,11 @@ class _Stream(io.BufferedIOBase):
 
 
 class Utf8Stream(_Stream):
-    """A stream of text in another encoding, recoded as UTF-8."""
+    """A stream of text in some encoding, recoded as UTF-8; `errors` is that of `bytes.decode`."""
 
-    def __init__(self, file: io.BufferedIOBase, encoding: str) -> None:
+    def __init__(self, file: io.BufferedIOBase, encoding: str, errors: str = "strict") -> None:
         super().__init__(file)
-        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read some bytes, or all; none only at the end. Raises `UnicodeDecodeError`."""

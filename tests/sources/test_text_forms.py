@@ -153,6 +153,22 @@ def test_rows_that_do_not_fit_can_be_skipped_and_are_kept_elsewhere(tmp_path):
     )
 
 
+def test_rows_that_are_no_text_can_be_skipped(tmp_path):
+    lines = [line.encode() for line in RAGGED]
+    lines[7] = b"2024-01-01 06:00,\xb4,1,2"
+    path, rejects = tmp_path / "x.csv", tmp_path / "bad.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    skipping = {"on_bad_rows": "skip", "max_bad_rows": "1"}
+
+    result = read(path, rejects=str(rejects), **skipping)
+
+    assert np.isnan(result.panel.of(0)[6]) and result.panel.lengths[0] == 40
+    assert rejects.read_text() == "2024-01-01 06:00,\ufffd,1,2\n"
+    lines[9] = b"2024-01-01 08:00,\xb4,1"  # a reading that is none, as before
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines))
+    assert failure(path, **skipping).location.line == 10
+
+
 def test_lines_are_counted_past_rows_that_are_skipped(tmp_path):
     lines = RAGGED.copy()
     lines[7], lines[20] = "2024-01-01 06:00,1", "2024-01-01 19:00,1,1e99"
