@@ -38,7 +38,7 @@ _MAX_BLOCK = 96
 _TAIL = 0.005
 """Share of the readings at each end that are brought nearer."""
 _MIN_BINS = 48
-"""A season of at least twice as many rows is looked at in bins, at least so many."""
+"""Least number of bins in which a season is looked at, if it has twice as many rows or more."""
 _BINNED_RATIO, _MOST_RATIO = 0.8, 1.2
 """A season that gains less in bins has to gain in every row, too; none may lose much there."""
 _PHASE_RATES = (0.25, 0.04)
@@ -421,7 +421,7 @@ def _trailing_mean(values: Doubles, n_rows: int) -> Doubles:
 
 
 def _trailing_means(values: Doubles, widths: Sequence[int], at: Integers) -> list[Doubles]:
-    """Return the means of so many newest rows up to and with some, `(series, len(at))` each."""
+    """Return means over windows of each width that end with some rows, `(series, len(at))` each."""
     sums, counts = _sums_and_counts(values)
     begins = [np.maximum(at + 1 - width, 0) for width in widths]
     return [

@@ -475,7 +475,7 @@ class Shifted:
         self._padded[:, most:] = values
 
     def by(self, rows: int) -> Doubles:
-        """View the values so many rows before, `(series, segment, row)`."""
+        """View the values `rows` rows before, `(series, segment, row)`."""
         begin = self._most - rows
         end = self._padded.shape[1] - rows
         return self._padded[:, begin:end].reshape(len(self._padded), -1, self._segment)

@@ -338,7 +338,7 @@ class RNNForecaster:
 def _call_on_threads(
     function: Callable[[int], None], numbers: Sequence[int], n_threads: int
 ) -> None:
-    """Call a function with each number, on so many threads at most."""
+    """Call a function with each number, on up to `n_threads` threads."""
     n_workers = min(len(numbers), n_threads, _MAX_PREDICTING)
     if n_workers < 2:
         for number in numbers:

@@ -74,7 +74,7 @@ class _States:
     memory: Floats | None
 
     def at(self, segment: Integers, stretch: Integers) -> tuple[Floats, Floats | None]:
-        """Return the states of stretches after so many segments, `(D, N)` each."""
+        """Return the states of stretches after some of their segments, `(D, N)` each."""
         hidden, memory = (
             None if x is None else np.ascontiguousarray(x[segment, :, stretch].T)
             for x in (self.hidden, self.memory)
