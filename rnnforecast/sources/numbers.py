@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.stamps import spread
+from rnnforecast.sources.stamps import is_stamp, spread
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, in addition to what `--na-values` names."""
@@ -338,6 +338,8 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
         units.pop("", None)
     if not _are_units(units, matches):
         return None
+    if any(units) and sum(map(is_stamp, cells)) > len(cells) // 2:
+        return None  # dates of one month, such as 05-Oct-2026
 
     has_signs = any(m["excel"] or (m["sign"] + m["inner"]).strip("+-") for m in matches)
     is_accounting = any(m["bracket"] or m["trailing"] for m in matches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -47,10 +48,20 @@ _MIN_ROWS = 10
 _DAY_MINUTES = 1440
 _PERIODS = (48, 96, 144, 288)
 """How many parts of equal length, counted from 1, markets and meters make of a day."""
+_UNITS_S = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86_400.0}
+"""Units in which a column may count the time since midnight, and their seconds."""
+_SHORT_NAMES = {
+    "hour": ("hour", "hr", "hh", "stunde", "hora", "heure", "ora"),
+    "minute": ("minute", "min", "mm", "mi", "minuto"),
+    "second": ("second", "sec", "ss", "sekunde", "segundo", "seconde", "secondo"),
+}
+"""Names of columns that hold a part of a time of day beside a date, in several languages."""
 _MOSTLY = 0.9
 """Share of cells that are times of day, where the others are errors."""
 _IN_ORDER = 0.9
 """Share of the steps within a day in which hours go up, or all of them down."""
+_STEP_ERROR = 0.02
+"""How far steps of rounded numbers differ from each other, as a share."""
 _MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
 """What dates have where a tool writes whole stamps."""
 _INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
@@ -98,6 +109,8 @@ class TimeParts:
             clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
         elif any(map(_n_periods, part)):
             clock = [_begin_of_period(*next(pair for pair in part.items() if _n_periods(pair[0])))]
+        elif part.keys() & _UNITS_S.keys():
+            clock = [_clock_since_midnight(*next(x for x in part.items() if x[0] in _UNITS_S))]
         else:
             clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
             clock += [":", two_digits("second", "")] if "second" in part else []
@@ -114,7 +127,13 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     parts = [by_column[name] for name in names]
     date = next((column for column in parts if column.kind == "time"), None)
     if date is not None:
-        kinds = tuple(_kind_beside(column, date) for column in parts)
+        kinds: list[str | None] = []
+        for column in parts:
+            kind = _kind_beside(column, date)
+            finer = [part for part in _CALENDAR[3:] if part not in kinds]
+            if "hour" in kinds and kind in ("hour", DIGITS) and _is_within(column, finer[0]):
+                kind = finer[0]
+            kinds.append(kind)
         is_known = None not in kinds and len(set(kinds)) == len(kinds)
         return TimeParts(names, tuple(filter(None, kinds)) if is_known else ())
 
@@ -132,7 +151,9 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     times = [column for column in columns if column.kind == "time"]
     if not times:
         by_name = _calendar_by_name([column.name for column in columns])
-        return [by_name] if by_name is not None else _calendar_by_numbers(columns)
+        if by_name is None:
+            return _calendar_by_numbers(columns)
+        return [_with_finer_parts(by_name, columns)]
 
     date = next((column for column in times if _is_date(column)), None)
     clock = next((c for c in columns if _mostly(is_time_of_day, c.sample)), None)
@@ -140,12 +161,14 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     if date is not None and clock is None and all(map(_is_date, times)):
         kinds = {column.name: _hours_of(column, date) for column in columns}
         clock = next((column for column in columns if kinds[column.name]), None)
-        kind = kinds[clock.name] if clock is not None else None
+        clock = clock or next((c for c in columns if _is_hour_by_name(c, date)), None)
+        kind = (kinds[clock.name] or "hour") if clock is not None else None
     if date is not None and clock is not None and kind is not None:
         parts = TimeParts((date.name, clock.name), (DATE, kind))
         has_date_name = date.name.strip().casefold() in _DATE_NAMES
         has_clock_name = clock.name.strip().casefold() in _CLOCK_NAMES
         is_sure = kind == DIGITS or (has_date_name and has_clock_name)
+        parts = _with_finer_parts(parts, columns)
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
 
     offset = next((column for column in columns if _are_offsets(column)), None)
@@ -153,6 +176,54 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     if offset is None or len(times) > 1 or has_zone:
         return []
     return [TimeParts((times[0].name, offset.name), (DATE, OFFSET))]
+
+
+def _is_hour_by_name(column: Column, date: Column) -> bool:
+    """Tell whether a column is called the hour of dates that come several times."""
+    return (
+        _is_called(column, "hour")
+        and _is_within(column, "hour")
+        and _n_repeated([date]) >= _MIN_ROWS
+    )
+
+
+def _is_called(column: Column, part: str) -> bool:
+    return column.name.strip().casefold() in _SHORT_NAMES[part]
+
+
+def _n_repeated(columns: Sequence[Column]) -> int:
+    """Return how many rows of the sample have the same cells in these columns as the row before."""
+    rows = list(zip(*(column.sample for column in columns), strict=False))
+    return sum(a == b for a, b in pairwise(rows))
+
+
+def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
+    """Add the minute to an hour that comes several times, and the second to such a minute.
+
+    They are called so, or fill each hour or minute in equal steps. Of names only whole words count
+    where no time comes twice: `min` may be the least reading of an hour, and `mm` is rain.
+    """
+    by_name = {column.name: column for column in columns}
+    for part, coarser in (("minute", "hour"), ("second", "minute")):
+        if coarser not in parts.kinds or part in parts.kinds:
+            break
+        others = [c for c in columns if c.name not in parts.names and _is_within(c, part)]
+        named = [c for c in others if _is_called(c, part)]
+        if _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS:
+            chosen = named or [c for c in others if _fills_60(c)]
+        else:
+            chosen = [c for c in named if len(c.name.strip()) > 3 and len(set(c.sample)) > 1]
+        if not chosen:
+            break
+        parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))
+    return parts
+
+
+def _fills_60(column: Column) -> bool:
+    """Tell whether a column goes from 0 to 60 in equal steps, again and again."""
+    numbers = _integers(column)
+    step = 60 - int(numbers.max(initial=0))
+    return len(numbers) > 0 and bool((numbers[1:] == (numbers[:-1] + step) % 60).mean() >= _MOSTLY)
 
 
 def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
@@ -281,6 +352,9 @@ def _hours_of(column: Column, date: Column) -> str | None:
     if len(column.sample) != len(dates):
         return None
     is_named = column.name.strip().casefold() in _CLOCK_NAMES
+    since_midnight = _unit_since_midnight(column, dates)
+    if since_midnight is not None:
+        return since_midnight
     for kind in filter(None, ("hour", DIGITS, CLOCK, _periods_of(column))):
         if not _is_within(column, kind):
             continue
@@ -296,6 +370,47 @@ def _hours_of(column: Column, date: Column) -> str | None:
         if fills or (is_named and kind == "hour"):
             return kind
     return None
+
+
+def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
+    """Return the unit in which a column counts the time since midnight; None if it does not.
+
+    Within a day it goes up in equal steps from 0; whole hours and periods are told by other rules.
+    """
+    bare = [text.strip() for text in column.sample]
+    if column.kind != "number" or not all(is_number(text, ".") for text in bare):
+        return None
+    numbers = np.array([float(text) for text in bare])
+    steps, is_same = np.diff(numbers), dates[1:] == dates[:-1]
+    within, at_begin = steps[is_same], numbers[1:][~is_same]
+    if len(within) < _MIN_ROWS or numbers[0] != 0 or (at_begin != 0).any():
+        return None
+    step, highest = float(np.median(within)), float(numbers.max())
+    is_even = np.abs(within - step) <= _STEP_ERROR * step + 1e-9
+    if step <= 0 or step == 1 or is_even.mean() < _MOSTLY:  # by 1 go hours, periods and numbers
+        return None
+    lengths = {unit: _DAY_MINUTES * 60 / seconds for unit, seconds in _UNITS_S.items()}
+    fitting = [unit for unit in reversed(lengths) if highest < lengths[unit]]
+    filled = [u for u in fitting if abs(highest + step - lengths[u]) <= _STEP_ERROR * step]
+    if len(at_begin):
+        return filled[0] if filled else None
+    return fitting[0] if fitting else None
+
+
+def _clock_since_midnight(unit: str, texts: pa.Array) -> pa.Array:
+    """Return the time of day of numbers that count the time since midnight."""
+    numbers = pc.if_else(pc.match_substring_regex(texts, r"^\d*\.?\d+$"), texts, None)
+    seconds = pc.multiply(numbers.cast(pa.float64()), _UNITS_S[unit])
+    total = pc.round(seconds).cast(pa.int64())
+    minutes = pc.divide(total, 60)
+    hours = pc.divide(minutes, 60)
+    parts = (
+        hours,
+        pc.subtract(minutes, pc.multiply(hours, 60)),
+        pc.subtract(total, pc.multiply(minutes, 60)),
+    )
+    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in parts]
+    return pc.binary_join_element_wise(*digits, ":")
 
 
 def _periods_of(column: Column) -> str | None:
@@ -346,9 +461,9 @@ def _kind_beside(column: Column, date: Column) -> str | None:
         return CLOCK
     if _is_within(column, "hour"):
         return "hour"
-    periods = _periods_of(column)
-    if periods is not None and _hours_of(column, date) == periods:
-        return periods
+    counted = _hours_of(column, date)
+    if counted is not None and counted in (_periods_of(column), *_UNITS_S):
+        return counted
     return next((kind for kind in (DIGITS, CLOCK) if _is_within(column, kind)), None)
 
 

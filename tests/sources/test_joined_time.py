@@ -221,3 +221,64 @@ def test_an_offset_in_a_column_of_its_own_belongs_to_the_time(tmp_path, form):
     result = read(write(tmp_path / "x.csv", "time,off,v", *rows))
     assert (result.panel.names, result.schema.tz) == (("v",), "UTC")
     assert result.panel.target.tolist() == list(range(72))
+
+
+def times_of_day(step_s, n=400):
+    """Return stamps and what the columns of a table may hold of them, one sensor."""
+    stamps = pd.date_range("2026-09-14", periods=n, freq=f"{step_s}s")
+    since = (stamps - stamps.normalize()).total_seconds().astype(int)
+    return stamps, since
+
+
+FINER = {
+    "date,hour,minute": (900, True),
+    "DATE,Hour,Min": (600, True),
+    "date,hour,minute,second": (150, True),
+    "Date,Hr,Min": (300, False),
+    "day,HH,MM,SS": (20, False),
+    "Datum,Stunde,Minute": (1800, False),
+    "date,a,b": (1800, False),
+}
+
+
+@pytest.mark.parametrize("names", FINER)
+def test_the_minute_and_the_second_of_an_hour_belong_to_the_time(tmp_path, names):
+    step_s, is_sure = FINER[names]
+    stamps, _ = times_of_day(step_s)
+    forms = ["%Y-%m-%d", "%-H", "%-M", "%-S"][: names.count(",") + 1]
+    lines = [",".join([*(t.strftime(f) for f in forms), str(i)]) for i, t in enumerate(stamps)]
+    path = write(tmp_path / "x.csv", f"{names},v", *lines)
+
+    if not is_sure:
+        error = failure(path)
+        assert (error.code, error.proposals[0].options) == ("split-time", ("--time", names))
+    result = read(path) if is_sure else read(path, time=names)
+
+    assert (result.schema.time, result.panel.step_us) == (names, step_s * 1_000_000)
+    assert result.panel.end_us == stamps[-1].value // 1000 + step_s * 1_000_000
+    assert result.panel.names == ("v",)
+
+
+def test_the_least_reading_of_an_hour_is_no_minute(tmp_path):
+    stamps, _ = times_of_day(3600)
+    least = np.random.default_rng(0).integers(0, 60, len(stamps))
+    lines = [f"{t:%Y-%m-%d},{t.hour},{x},{x + 9}" for t, x in zip(stamps, least, strict=True)]
+    result = read(write(tmp_path / "x.csv", "date,hour,min,max", *lines))
+    assert (result.schema.time, result.panel.names) == ("date,hour", ("min", "max"))
+
+
+@pytest.mark.parametrize("step_s", [600, 1800, 3600])
+@pytest.mark.parametrize(("unit", "form"), [(1, ".0f"), (60, ".0f"), (3600, ".2f"), (86400, ".6f")])
+def test_the_time_since_midnight_is_a_time_of_day(tmp_path, step_s, unit, form):
+    stamps, since = times_of_day(step_s)
+    if unit == 3600:
+        form = ".6f" if step_s == 600 else form
+    lines = [f"{t:%Y-%m-%d},{s / unit:{form}},{s % 7}" for t, s in zip(stamps, since, strict=True)]
+    path = write(tmp_path / "x.csv", "day,tick,v", *lines)
+
+    error = failure(path)
+    assert (error.code, error.proposals[0].options) == ("split-time", ("--time", "day,tick"))
+
+    panel = read(path, time="day,tick").panel
+    assert (panel.step_us, panel.n_series) == (step_s * 1_000_000, 1)
+    assert panel.end_us == stamps[-1].value // 1000 + step_s * 1_000_000
