@@ -301,7 +301,8 @@ def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int 
     deviation = np.sqrt(variance) / np.maximum(n_blocks, 1)
     sums = [np.where(counts, error, 0.0).sum(1) for error in errors]
     # where all forecasts are exact but for roundings, none is better
-    smallest = _RESOLUTION * (np.abs(np.nan_to_num(readings)).max(1, initial=0.0) + 1.0)
+    largest = np.abs(np.nan_to_num(readings)).max(1, initial=0.0)
+    smallest = _RESOLUTION * np.where(largest > 0, largest, 1.0)
     return Gains(
         (sums[1] + smallest) / (sums[0] + smallest),
         mean / np.maximum(deviation, smallest),

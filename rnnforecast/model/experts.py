@@ -56,7 +56,7 @@ _MAX_RATIO = 10.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
 """Least spread of the newest readings, as a share of the spread of all."""
-_RESOLUTION, _LEAST_SPREAD = 1e-8, 1e-12
+_RESOLUTION, _LEAST_SPREAD = 1e-8, 1e-24
 """Least spread, as a share of the level and in units of the readings: smaller are roundings."""
 _MAX_UNITS = 1e30
 """Largest reading in units of the spread: after a constant nothing was spread."""

@@ -343,7 +343,8 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     """Return the first rows, without nested columns; None where there are no rows."""
     plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
     names = [name for name in plain if name not in file.texts]
-    groups = [names[i : i + COLUMNS_AT_ONCE] for i in range(0, max(1, len(names)), COLUMNS_AT_ONCE)]
+    n_names = len(names) if plain else 1  # without any column it still has rows
+    groups = [names[i : i + COLUMNS_AT_ONCE] for i in range(0, n_names, COLUMNS_AT_ONCE)]
     # A column of long texts is left out, and does not keep the others from being read.
     groups += [[name] for name in plain if name in file.texts]
     batches = []

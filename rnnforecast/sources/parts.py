@@ -200,17 +200,17 @@ def _n_repeated(columns: Sequence[Column]) -> int:
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """Add the minute to an hour that comes several times, and the second to such a minute.
 
-    They are called so, or fill each hour or minute in equal steps. Of names only whole words count
-    where no time comes twice: `min` may be the least reading of an hour, and `mm` is rain.
+    They are called so, or fill each hour or minute in equal steps. Short names count only where
+    a time comes twice: `min` may be the least reading of an hour, and `mm` is rain.
     """
     by_name = {column.name: column for column in columns}
     for part, coarser in (("minute", "hour"), ("second", "minute")):
         if coarser not in parts.kinds or part in parts.kinds:
             break
-        others = [c for c in columns if c.name not in parts.names and _is_within(c, part)]
-        named = [c for c in others if _is_called(c, part)]
+        candidates = [c for c in columns if c.name not in parts.names and _is_within(c, part)]
+        named = [c for c in candidates if _is_called(c, part)]
         if _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS:
-            chosen = named or [c for c in others if _fills_60(c)]
+            chosen = named or [c for c in candidates if _fills_60(c)]
         else:
             chosen = [c for c in named if len(c.name.strip()) > 3 and len(set(c.sample)) > 1]
         if not chosen:
@@ -382,11 +382,11 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
         return None
     numbers = np.array([float(text) for text in bare])
     steps, is_same = np.diff(numbers), dates[1:] == dates[:-1]
-    within, at_begin = steps[is_same], numbers[1:][~is_same]
-    if len(within) < _MIN_ROWS or numbers[0] != 0 or (at_begin != 0).any():
+    steps, at_begin = steps[is_same], numbers[1:][~is_same]
+    if len(steps) < _MIN_ROWS or numbers[0] != 0 or (at_begin != 0).any():
         return None
-    step, highest = float(np.median(within)), float(numbers.max())
-    is_even = np.abs(within - step) <= _STEP_ERROR * step + 1e-9
+    step, highest = float(np.median(steps)), float(numbers.max())
+    is_even = np.abs(steps - step) <= _STEP_ERROR * step + 1e-9
     if step <= 0 or step == 1 or is_even.mean() < _MOSTLY:  # by 1 go hours, periods and numbers
         return None
     lengths = {unit: _DAY_MINUTES * 60 / seconds for unit, seconds in _UNITS_S.items()}

@@ -38,8 +38,16 @@ _OPEN_OCCUPANCY = 0.9
 """Least share of the open steps with readings, on days that have any: daylight has less."""
 _WEEKS_WORKED = 0.5
 """Least share of the open steps with readings, holidays and shut-downs included."""
-_HOUR = re.compile(r"\D*(\d{1,2})(?::00(?::00)?)?\D*")
-"""The name of a column that may hold an hour: H01, 0, 01:00, Hour 1."""
+_CLOCK = re.compile(r"\D*(\d{1,2})[:.h]?([0-5]\d)(?::00)?(?!\d).*")
+_NUMBER = re.compile(r"\D*(\d{1,3})\D*")
+"""Names of columns that may hold a part of the day: 01:30, kWh_0130; and H01, P1, Hour 1."""
+_PARTS_OF_DAY = {
+    24: "the hours",
+    48: "the half hours",
+    96: "the quarters of an hour",
+    144: "the ten minutes",
+    288: "the five minutes",
+}
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -206,13 +214,25 @@ def close_axis(
 def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listener) -> None:
     """Warn where series are, by their names, parts of a step: months of a year, hours of a day."""
     months = sorted(month_of(name) or 0 for name in names)
-    hours = sorted(int(match[1]) for match in map(_HOUR.fullmatch, names) if match is not None)
     if step_us >= SHORTEST_MONTH_US and months == [*range(1, 13)]:
         parts = "the months of a year"
-    elif step_us == DAY_US and len(names) == 24 and hours in ([*range(24)], [*range(1, 25)]):
-        parts = "the hours of a day"
+    elif step_us == DAY_US and _are_parts_of_day(names):
+        parts = f"{_PARTS_OF_DAY[len(names)]} of a day"
     else:
         return
     message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast separately;"
     message += " to forecast one series, reshape the table to long format (pandas.melt)"
     listener(WarningEvent("time-in-columns", message, len(names)))
+
+
+def _are_parts_of_day(names: Sequence[str]) -> bool:
+    """Tell whether names are numbers or times of day for all equal parts of a day."""
+    n_parts = len(names)
+    if n_parts not in _PARTS_OF_DAY:
+        return False
+    numbers = sorted(int(match[1]) for match in map(_NUMBER.fullmatch, names) if match is not None)
+    if numbers in ([*range(n_parts)], [*range(1, n_parts + 1)]):
+        return True
+    clocks = [match for match in map(_CLOCK.fullmatch, names) if match is not None]
+    minutes = sorted((60 * int(match[1]) + int(match[2])) % 1440 for match in clocks)
+    return minutes == [*range(0, 1440, 1440 // n_parts)]

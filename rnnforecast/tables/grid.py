@@ -69,6 +69,8 @@ _MIN_FILLED = 0.9
 _N_SHORTER = 3
 """Number of shorter steps to suggest if no `--freq` step is complete."""
 _IF_RARE = "if readings are really that rare"
+_MIDNIGHTS = 3
+"""As many midnights with a date of the day before are no chance."""
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
@@ -384,7 +386,19 @@ def _filled_step(rows: Rows, grid: Grid) -> int:
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
-    """Warn where a clock seems to have been reset: the time goes back far, and seldom."""
+    """Warn where a clock seems to have been reset: the time goes back far, and seldom.
+
+    Or at each midnight, by just less than a day: then the date there is that of the day before.
+    """
+    n_days = sum(len(np.unique(chunk // DAY_US)) for chunk in rows.times)
+    nearly_days = backward[(backward >= DAY_US - HOUR_US) & (backward < DAY_US)]
+    if rows.n_series == 1 and len(nearly_days) >= max(_MIDNIGHTS, 0.8 * (n_days - 1)):
+        message = "the time goes backwards at each midnight, by "
+        message += f"{describe_duration(int(np.median(nearly_days)))}, and the rows were sorted; "
+        message += "if midnight has the date of the day before, correct it"
+        listener(WarningEvent("time-goes-back", message, len(nearly_days)))
+        return
+
     long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
     # A table of future covariates begins before the readings end: one jump back in each series.
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series

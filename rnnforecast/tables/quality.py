@@ -65,7 +65,9 @@ _MIN_SENTINEL_COUNT = 3
 """Occurrences of any other value before it counts as a sentinel."""
 _RARE = (10, 0.005, 0.05)
 """Any other value occurs ten times at most, or at most at this share of the readings where these
-are many, or that of few."""
+are many, or that of few; one that is very far away at the latter share, however many there are."""
+_VERY_FAR = 10.0
+"""Ranges of the other readings between the nearest of them and a value that is very far away."""
 _SAMPLE = 10_000
 """Readings that tell the range of their bulk, at least."""
 _MAX_SENTINEL_RUN = 3.0
@@ -352,18 +354,22 @@ def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]
         with np.errstate(invalid="ignore"):
             is_distant = distance > _DISTANCE_SLACK * _SENTINEL_DISTANCE * np.sqrt(other_variance)
 
-        is_repeated = (count >= _MIN_SENTINEL_COUNT) & (count <= _most_sentinels(stats.n_observed))
+        most = np.maximum(_MIN_SENTINEL_COUNT, _RARE[2] * stats.n_observed)
+        is_repeated = (count >= _MIN_SENTINEL_COUNT) & (count <= most)
         may_hold |= (is_distant & is_repeated) | is_logger_code(extreme + offset)
     return may_hold & (stats.min < stats.max)
 
 
-def _most_sentinels(n_readings: Integers) -> Doubles:
-    """Return how often a value that no logger is known to write may occur, `(series,)`."""
+def _most_sentinels(n_readings: int, distance: float) -> float:
+    """Return how often a value that no logger is known to write may occur.
+
+    `distance` is that to the nearest other reading, in ranges of the others.
+    """
     few, share_of_many, share_of_few = _RARE
-    most: Doubles = np.minimum(
-        np.maximum(few, share_of_many * n_readings), share_of_few * n_readings
-    )
-    return np.maximum(most, float(_MIN_SENTINEL_COUNT))
+    most = share_of_few * n_readings
+    if distance < _VERY_FAR:
+        most = min(max(few, share_of_many * n_readings), most)
+    return max(most, _MIN_SENTINEL_COUNT)
 
 
 def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
@@ -440,15 +446,14 @@ def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.boo
 
 def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
     """Tell whether an extreme that no logger is known to write stands for a missing reading."""
-    count = int(np.count_nonzero(is_value))
-    if count < _MIN_SENTINEL_COUNT or count > _most_sentinels(np.array([len(readings)]))[0]:
+    count, remaining = int(np.count_nonzero(is_value)), readings[~is_value]
+    if count < _MIN_SENTINEL_COUNT or not len(remaining):
         return False
-    remaining = readings[~is_value]
-    if not len(remaining):
+    gap, extent = max(value - remaining.max(), remaining.min() - value), float(np.ptp(remaining))
+    if extent <= 0 or count > _most_sentinels(len(readings), gap / extent):
         return False
     n_runs = np.count_nonzero(is_value[1:] & ~is_value[:-1]) + is_value[0]
-    gap = max(value - remaining.max(), remaining.min() - value)
-    is_distant = gap > max(float(np.ptp(remaining)), _SENTINEL_DISTANCE * float(remaining.std()))
+    is_distant = gap > max(extent, _SENTINEL_DISTANCE * float(remaining.std()))
     return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(remaining))
 
 

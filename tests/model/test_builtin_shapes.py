@@ -56,3 +56,17 @@ def test_a_clean_shape_goes_on(name: str, n_rows: int, n_missing: int) -> None:
 
     share = {0: 1 / 4, 10: 1 / 3, 40: 1.0}[n_missing]
     assert error <= share * np.abs(values[n_rows:] - values[n_read - 1]).mean()
+
+
+@pytest.mark.parametrize("exponent", [-60, -36, 30])
+@pytest.mark.parametrize("name", ["a daily wave", "a line", "a total of a daily load"])
+def test_a_unit_changes_no_forecast(name: str, exponent: int) -> None:
+    """Whether pressures are in torr or in pascal: readings of 1e-17 have a season, too."""
+    rows = np.arange(480)
+    values = SHAPES[name](rows, np.random.default_rng(0).standard_normal(len(rows)))
+    scale = 2.0**exponent
+
+    forecast = forecast_of(values)
+
+    error = np.abs(forecast_of(values * scale) / scale - forecast).max()
+    assert error <= 1e-4 * np.abs(forecast).max()

@@ -197,6 +197,15 @@ def test_a_clock_that_is_ahead_by_less_than_a_step_is_said(ahead, zone):
     assert "at most 1 h" in result.warnings["future"].message
 
 
+@pytest.mark.parametrize("step_h", [0.25, 1])
+def test_midnights_with_the_date_of_the_day_before_are_said(step_h):
+    hours = np.arange(1, 24 * 10, step_h)
+    late = np.where(hours % 24 == 0, hours - 24, hours)
+    warned = read(table((late * HOUR_US).astype(np.int64))).warnings["time-goes-back"]
+    assert warned.count == 9
+    assert "at each midnight" in warned.message
+
+
 def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
     hours = np.concatenate([np.arange(200, 400), np.arange(200)])
     result = read(table(hours * HOUR_US))

@@ -137,6 +137,15 @@ def test_a_value_far_off_that_occurs_again_and_again_is_a_sentinel(value):
     assert sentinels(wave(400), readings) == [(1, value, 4)]
 
 
+@pytest.mark.parametrize(
+    ("value", "means_missing"), [(-777.0, True), (888.0, True), (-30.0, False)]
+)
+def test_a_value_very_far_off_may_be_less_rare(value, means_missing):
+    readings = wave(800, seed=2)  # between 14.8 and 25.2
+    readings[5:800:40] = value  # twenty times
+    assert sentinels(readings) == ([(0, value, 20)] if means_missing else [])
+
+
 @pytest.mark.parametrize("value", [-999.0, 9999.0, 65535.0])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
 def test_a_value_that_loggers_write_is_a_sentinel_however_often_it_occurs(value, share):
