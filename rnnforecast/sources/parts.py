@@ -222,8 +222,9 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
 def _fills_60(column: Column) -> bool:
     """Tell whether a column goes from 0 to 60 in equal steps, again and again."""
     numbers = _integers(column)
-    step = 60 - int(numbers.max(initial=0))
-    return len(numbers) > 0 and bool((numbers[1:] == (numbers[:-1] + step) % 60).mean() >= _MOSTLY)
+    highest = int(numbers.max(initial=0))
+    is_next = numbers[1:] == (numbers[:-1] + 60 - highest) % 60
+    return highest > 0 and bool(is_next.mean() >= _MOSTLY)
 
 
 def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
