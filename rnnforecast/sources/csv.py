@@ -565,7 +565,7 @@ class Converter:
         names = batch.schema.names
         for column in batch.columns if self.skip is not None else ():
             if is_text(column.type) and pc.any(pc.match_substring(column, _REPLACEMENT)).as_py():
-                raise pa.ArrowInvalid("bytes outside of this encoding")
+                raise pa.ArrowInvalid("bytes are not text in this encoding")
         if forms.keys().isdisjoint(names):
             return batch
         columns = [
