@@ -52,7 +52,6 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, rnnforecast.M
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="-3 to -1 % by the seed with the weights of generator 4, +3 % before")
 def test_a_machine_is_forecast_better_than_by_naive_methods(
     early: tuple[Path, rnnforecast.Model],
 ) -> None:

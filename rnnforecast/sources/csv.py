@@ -32,7 +32,9 @@ from rnnforecast.sources.stamps import spread
 from rnnforecast.sources.text import (
     BOM,
     DAMAGED,
+    MARK_UNDECODABLE,
     MAX_LINE_BYTES,
+    UNDECODABLE,
     LimitedStream,
     RowStream,
     Utf8Stream,
@@ -96,9 +98,9 @@ class CsvFile:
             file, encoding = self._open(), self.dialect.encoding
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
             # Arrow shows the text of a row that is skipped, and cannot where that is no UTF-8
-            errors = "replace" if self.skips_bad_rows else "strict"
-            is_read_as_it_is = is_utf8 and not self.skips_bad_rows
-            text = file if is_read_as_it_is else Utf8Stream(file, encoding, errors)
+            errors = MARK_UNDECODABLE if self.skips_bad_rows else "strict"
+            needs_no_recoding = is_utf8 and not self.skips_bad_rows
+            text = file if needs_no_recoding else Utf8Stream(file, encoding, errors)
             dialect = self.dialect
             rows = RowStream(
                 text,
@@ -275,9 +277,9 @@ class CsvFile:
         rows = itertools.chain(self._rows(), [(0, "", [])])
         location = Location(self.name)
         for (number, line, cells), (_, _, below) in itertools.pairwise(rows):
-            if _REPLACEMENT in line and location.line is None:
-                location = Location(self.name, line=number, text=line)
             if len(cells) == len(self.columns):
+                if _REPLACEMENT in line and location.line is None:
+                    location = Location(self.name, line=number, text=line)
                 parse_errors.check(cells, partial(self._cell_location, number, line, cells))
                 if parse_errors.is_second_header(cells):
                     return second_table(self.name, number, line)
@@ -502,7 +504,9 @@ class Converter:
         """Turn the rest of a file into arrays, in this thread; time stamps stay text."""
         options = self._options(_with_text_stamps(self.types), BLOCK_BYTES, self.dialect.forms)
         with pa_csv.open_csv(stream, **options) as reader:
-            yield from (self._to_numbers(batch, self.dialect.forms) for batch in reader)
+            for batch in reader:
+                self._check_decoded(batch)
+                yield self._to_numbers(batch, self.dialect.forms)
 
     def _without_repeated(self, block: Block) -> memoryview | bytes:
         """Return the rows of a block without lines that are no rows."""
@@ -535,7 +539,17 @@ class Converter:
             forms |= {n: replace(self.dialect.form_of(n), has_signs=True) for n in floats}
         options = self._options(types, len(rows) + 1, forms)
         table = pa_csv.read_csv(pa.BufferReader(rows), **options)
-        return [self._to_numbers(batch, forms) for batch in table.to_batches()]
+        batches = table.to_batches()
+        for batch in batches:
+            self._check_decoded(batch)
+        return [self._to_numbers(batch, forms) for batch in batches]
+
+    def _check_decoded(self, batch: pa.RecordBatch) -> None:
+        """Raise `ArrowInvalid` for texts with marks of bytes that could not be decoded."""
+        for column in batch.columns if self.skip is not None else ():
+            texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+            if is_text(texts.type) and pc.any(pc.match_substring(texts, UNDECODABLE)).as_py():
+                raise pa.ArrowInvalid("bytes are not text in this encoding")
 
     def _options(
         self, types: ColumnTypes, block_size: int, forms: Mapping[str, NumberForm]
@@ -563,9 +577,6 @@ class Converter:
     def _to_numbers(self, batch: pa.RecordBatch, forms: Mapping[str, NumberForm]) -> pa.RecordBatch:
         """Convert numbers that were read as text. Raises `ArrowInvalid` for other text."""
         names = batch.schema.names
-        for column in batch.columns if self.skip is not None else ():
-            if is_text(column.type) and pc.any(pc.match_substring(column, _REPLACEMENT)).as_py():
-                raise pa.ArrowInvalid("bytes are not text in this encoding")
         if forms.keys().isdisjoint(names):
             return batch
         columns = [

@@ -50,7 +50,7 @@ _PERIODS = (48, 96, 144, 288)
 """How many parts of equal length, counted from 1, markets and meters make of a day."""
 _UNITS_S = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86_400.0}
 """Units in which a column may count the time since midnight, and their seconds."""
-_SHORT_NAMES = {
+_PART_NAMES = {
     "hour": ("hour", "hr", "hh", "stunde", "hora", "heure", "ora"),
     "minute": ("minute", "min", "mm", "mi", "minuto"),
     "second": ("second", "sec", "ss", "sekunde", "segundo", "seconde", "secondo"),
@@ -60,6 +60,8 @@ _MOSTLY = 0.9
 """Share of cells that are times of day, where the others are errors."""
 _IN_ORDER = 0.9
 """Share of the steps within a day in which hours go up, or all of them down."""
+_FEWEST_STEPS = 24
+"""A day has as many steps, or more, where a column counts the time since midnight."""
 _STEP_ERROR = 0.02
 """How far steps of rounded numbers differ from each other, as a share."""
 _MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
@@ -131,7 +133,8 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
         for column in parts:
             kind = _kind_beside(column, date)
             finer = [part for part in _CALENDAR[3:] if part not in kinds]
-            if "hour" in kinds and kind in ("hour", DIGITS) and _is_within(column, finer[0]):
+            is_finer = bool(finer) and "hour" in kinds and kind in ("hour", DIGITS)
+            if is_finer and _is_within(column, finer[0]):
                 kind = finer[0]
             kinds.append(kind)
         is_known = None not in kinds and len(set(kinds)) == len(kinds)
@@ -180,15 +183,15 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
 
 def _is_hour_by_name(column: Column, date: Column) -> bool:
     """Tell whether a column is called the hour of dates that come several times."""
-    return (
-        _is_called(column, "hour")
-        and _is_within(column, "hour")
-        and _n_repeated([date]) >= _MIN_ROWS
-    )
+    if not (_is_called(column, "hour") and _is_within(column, "hour")):
+        return False
+    dates = np.array(date.sample)
+    steps = np.diff(_integers(column))[dates[1:] == dates[:-1]]
+    return len(steps) >= _MIN_ROWS and bool(np.mean(steps >= 0) >= _IN_ORDER)
 
 
 def _is_called(column: Column, part: str) -> bool:
-    return column.name.strip().casefold() in _SHORT_NAMES[part]
+    return column.name.strip().casefold() in _PART_NAMES[part]
 
 
 def _n_repeated(columns: Sequence[Column]) -> int:
@@ -198,21 +201,22 @@ def _n_repeated(columns: Sequence[Column]) -> int:
 
 
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
-    """Add the minute to an hour that comes several times, and the second to such a minute.
+    """Add the minute to an hour, and the second to a minute: columns that are called so.
 
-    They are called so, or fill each hour or minute in equal steps. Short names count only where
-    a time comes twice: `min` may be the least reading of an hour, and `mm` is rain.
+    Short names also have to fill the hour in equal steps: `min` may be the least reading, and `mm`
+    is rain.
     """
     by_name = {column.name: column for column in columns}
     for part, coarser in (("minute", "hour"), ("second", "minute")):
         if coarser not in parts.kinds or part in parts.kinds:
             break
-        candidates = [c for c in columns if c.name not in parts.names and _is_within(c, part)]
-        named = [c for c in candidates if _is_called(c, part)]
-        if _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS:
-            chosen = named or [c for c in candidates if _fills_60(c)]
-        else:
-            chosen = [c for c in named if len(c.name.strip()) > 3 and len(set(c.sample)) > 1]
+        candidates = [c for c in columns if _is_called(c, part) and _is_within(c, part)]
+        is_repeated = _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS
+        chosen = [
+            c
+            for c in candidates
+            if _fills_60(c) or (len(c.name.strip()) > 3 and (is_repeated or len(set(c.sample)) > 1))
+        ]
         if not chosen:
             break
         parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))
@@ -220,11 +224,12 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
 
 
 def _fills_60(column: Column) -> bool:
-    """Tell whether a column goes from 0 to 60 in equal steps, again and again."""
+    """Tell whether a column goes from 0 to 60 in equal steps, again and again, or by ones."""
     numbers = _integers(column)
     highest = int(numbers.max(initial=0))
-    is_next = numbers[1:] == (numbers[:-1] + 60 - highest) % 60
-    return highest > 0 and bool(is_next.mean() >= _MOSTLY)
+    numbers = numbers[np.append(np.diff(numbers) != 0, True)[: len(numbers)]]
+    is_next = [numbers[1:] == (numbers[:-1] + step) % 60 for step in (1, 60 - highest)]
+    return highest > 0 and len(numbers) > 2 and any(x.mean() >= _MOSTLY for x in is_next)
 
 
 def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
@@ -376,26 +381,30 @@ def _hours_of(column: Column, date: Column) -> str | None:
 def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
     """Return the unit in which a column counts the time since midnight; None if it does not.
 
-    Within a day it goes up in equal steps from 0; whole hours and periods are told by other rules.
+    Within a day it goes up in equal steps, and it begins again with the next. The unit is that in
+    which the steps fill a day, or without a midnight that of the name. Whole hours and periods are
+    told by other rules.
     """
     bare = [text.strip() for text in column.sample]
     if column.kind != "number" or not all(is_number(text, ".") for text in bare):
         return None
     numbers = np.array([float(text) for text in bare])
     steps, is_same = np.diff(numbers), dates[1:] == dates[:-1]
-    steps, at_begin = steps[is_same], numbers[1:][~is_same]
-    if len(steps) < _MIN_ROWS or numbers[0] != 0 or (at_begin != 0).any():
+    steps, begins = steps[is_same], numbers[1:][~is_same]
+    if len(steps) < _MIN_ROWS:
         return None
     step, highest = float(np.median(steps)), float(numbers.max())
     is_even = np.abs(steps - step) <= _STEP_ERROR * step + 1e-9
-    if step <= 0 or step == 1 or is_even.mean() < _MOSTLY:  # by 1 go hours, periods and numbers
-        return None
+    if step <= 0 or step == 1 or is_even.mean() < _MOSTLY or begins.max(initial=0) > highest / 2:
+        return None  # by 1 go hours, periods and the numbers of rows
     lengths = {unit: _DAY_MINUTES * 60 / seconds for unit, seconds in _UNITS_S.items()}
-    fitting = [unit for unit in reversed(lengths) if highest < lengths[unit]]
-    filled = [u for u in fitting if abs(highest + step - lengths[u]) <= _STEP_ERROR * step]
-    if len(at_begin):
-        return filled[0] if filled else None
-    return fitting[0] if fitting else None
+    possible = [
+        u for u, length in lengths.items() if highest < length > (_FEWEST_STEPS - 0.5) * step
+    ]
+    if len(begins):
+        return next((u for u in possible if highest + step >= 0.99 * lengths[u]), None)
+    name = column.name.strip().casefold()
+    return next((u for u in possible if name.startswith(u[:3])), None)
 
 
 def _clock_since_midnight(unit: str, texts: pa.Array) -> pa.Array:

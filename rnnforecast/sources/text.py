@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
+UNDECODABLE = "\uffff"
+"""What stands for bytes that are not text in the encoding of a file: no text holds it."""
+MARK_UNDECODABLE = "rnnforecast.mark"
+"""The name of the handler that puts it there, as `errors` of a decoder."""
+codecs.register_error(MARK_UNDECODABLE, lambda error: (UNDECODABLE, error.end))  # type: ignore[attr-defined]
 _BLANKS = re.compile(rb"[ \t]+")
 _DAMAGED_LINE = re.compile(rb"[^\r\n\x00]*\x00[^\r\n]*(?:\r\n|\n|\r|\Z)")
 _MAX_DAMAGED_SHARE = 0.1

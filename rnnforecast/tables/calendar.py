@@ -39,15 +39,17 @@ _OPEN_OCCUPANCY = 0.9
 _WEEKS_WORKED = 0.5
 """Least share of the open steps with readings, holidays and shut-downs included."""
 _CLOCK = re.compile(r"\D*(\d{1,2})[:.h]?([0-5]\d)(?::00)?(?!\d).*")
-_NUMBER = re.compile(r"\D*(\d{1,3})\D*")
+_NUMBER = re.compile(r"(\D*?)[ _.-]*(\d{1,3})\D*")
 """Names of columns that may hold a part of the day: 01:30, kWh_0130; and H01, P1, Hour 1."""
 _PARTS_OF_DAY = {
     24: "the hours",
     48: "the half hours",
-    96: "the quarters of an hour",
-    144: "the ten minutes",
-    288: "the five minutes",
+    96: "the quarter hours",
+    144: "the 10-minute steps",
+    288: "the 5-minute steps",
 }
+_PERIOD_NAMES = ("", "h", "hh", "hour", "p", "sp", "period", "interval", "slot")
+"""What stands before the numbers of parts of a day; 24 of anything else may be hours, too."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -230,9 +232,11 @@ def _are_parts_of_day(names: Sequence[str]) -> bool:
     n_parts = len(names)
     if n_parts not in _PARTS_OF_DAY:
         return False
-    numbers = sorted(int(match[1]) for match in map(_NUMBER.fullmatch, names) if match is not None)
+    numbered = [match for match in map(_NUMBER.fullmatch, names) if match is not None]
+    numbers = sorted(int(match[2]) for match in numbered)
     if numbers in ([*range(n_parts)], [*range(1, n_parts + 1)]):
-        return True
+        are_periods = all(match[1].strip().casefold() in _PERIOD_NAMES for match in numbered)
+        return n_parts == 24 or are_periods
     clocks = [match for match in map(_CLOCK.fullmatch, names) if match is not None]
     minutes = sorted((60 * int(match[1]) + int(match[2])) % 1440 for match in clocks)
     return minutes == [*range(0, 1440, 1440 // n_parts)]

@@ -388,15 +388,16 @@ def _filled_step(rows: Rows, grid: Grid) -> int:
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
     """Warn where a clock seems to have been reset: the time goes back far, and seldom.
 
-    Or at each midnight, by just less than a day: then the date there is that of the day before.
+    Or by nearly a day, and forward by more than one, each day: midnight has the day before's date.
     """
-    n_days = sum(len(np.unique(chunk // DAY_US)) for chunk in rows.times)
-    nearly_days = backward[(backward >= DAY_US - HOUR_US) & (backward < DAY_US)]
-    if rows.n_series == 1 and len(nearly_days) >= max(_MIDNIGHTS, 0.8 * (n_days - 1)):
-        message = "the time goes backwards at each midnight, by "
-        message += f"{describe_duration(int(np.median(nearly_days)))}, and the rows were sorted; "
+    steps = [np.diff(chunk) for chunk in rows.times]
+    n_back = sum(int(np.sum((x <= HOUR_US - DAY_US) & (x > -DAY_US))) for x in steps)
+    n_ahead = sum(int(np.sum((x >= DAY_US) & (x <= DAY_US + HOUR_US))) for x in steps)
+    least = max(float(_MIDNIGHTS), 0.8 * sum(float(x.sum()) for x in steps) / DAY_US - 1)
+    if rows.n_series == 1 and n_back >= least <= n_ahead:
+        message = "the time goes backwards at each midnight, and the rows were sorted; "
         message += "if midnight has the date of the day before, correct it"
-        listener(WarningEvent("time-goes-back", message, len(nearly_days)))
+        listener(WarningEvent("time-goes-back", message, n_back))
         return
 
     long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
@@ -404,8 +405,8 @@ def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: 
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
         longest = describe_duration(int(long_jumps.max()))
-        times = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
-        message = f"the time goes backwards {times}, by up to {longest}; the rows were sorted"
+        how_often = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
+        message = f"the time goes backwards {how_often}, by up to {longest}; the rows were sorted"
         listener(WarningEvent("time-goes-back", message, len(long_jumps)))
 
 

@@ -68,6 +68,8 @@ _RARE = (10, 0.005, 0.05)
 are many, or that of few; one that is very far away at the latter share, however many there are."""
 _VERY_FAR = 10.0
 """Ranges of the other readings between the nearest of them and a value that is very far away."""
+_REGULAR_SHARE = 0.5
+"""Share of equal distances in time between events that are regular."""
 _SAMPLE = 10_000
 """Readings that tell the range of their bulk, at least."""
 _MAX_SENTINEL_RUN = 3.0
@@ -450,11 +452,18 @@ def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> boo
     if count < _MIN_SENTINEL_COUNT or not len(remaining):
         return False
     gap, extent = max(value - remaining.max(), remaining.min() - value), float(np.ptp(remaining))
-    if extent <= 0 or count > _most_sentinels(len(readings), gap / extent):
+    distance = 0.0 if _is_regular(is_value) or extent <= 0 else gap / extent
+    if count > _most_sentinels(len(readings), distance):
         return False
     n_runs = np.count_nonzero(is_value[1:] & ~is_value[:-1]) + is_value[0]
     is_distant = gap > max(extent, _SENTINEL_DISTANCE * float(remaining.std()))
     return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(remaining))
+
+
+def _is_regular(is_value: NDArray[np.bool_]) -> bool:
+    """Tell whether a value comes at equal distances, as that of a daily test does."""
+    steps = np.diff(np.flatnonzero(is_value))
+    return bool(len(steps) and np.mean(steps == np.median(steps)) >= _REGULAR_SHARE)
 
 
 def _rests(readings: Doubles) -> bool:

@@ -291,10 +291,12 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     doubt, status = ("other", "other") if has_numbers else ("unsure", "status")
     is_regular = together.regularity >= _REGULAR
     is_named = all(evidence.columns[name].is_named_series for name in series.key)
+    shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
+    is_rarely_other = shares.max() > 1 - _RARE_SHARE
 
     if is_regular and series.n_runs == series.n_series:
         # batches of one machine, or sensors that followed each other: a name tells neither
-        is_open = is_apart or (is_named and not has_numbers)
+        is_open = is_apart or (is_named and not has_numbers and not is_rarely_other)
         return (doubt if is_open else "other"), "each value stays for a while"
     is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
     if is_even and series.step_us >= _SEVERAL * together.step_us:
@@ -312,10 +314,8 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
             doubt = "unsure"
         return (status if is_calendar else doubt), "the values alternate"
 
-    shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
     runs_of_chance = (1 - float((shares**2).sum())) * evidence.n_rows
     holds = series.n_runs <= _HOLDING * runs_of_chance
-    is_rarely_other = shares.max() > 1 - _RARE_SHARE
     is_same_sensor = series.roughness >= (_SAME_SENSOR if holds else 1 / _SAME_SENSOR)
     if is_regular or is_rarely_other or is_same_sensor:
         return status, "its values change with time"

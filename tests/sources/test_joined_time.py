@@ -223,8 +223,8 @@ def test_an_offset_in_a_column_of_its_own_belongs_to_the_time(tmp_path, form):
     assert result.panel.target.tolist() == list(range(72))
 
 
-def times_of_day(step_s, n=400):
-    """Return stamps and what the columns of a table may hold of them, one sensor."""
+def times_of_day(step_s, n=450):
+    """Return stamps, and the seconds since midnight of each."""
     stamps = pd.date_range("2026-09-14", periods=n, freq=f"{step_s}s")
     since = (stamps - stamps.normalize()).total_seconds().astype(int)
     return stamps, since
@@ -237,7 +237,6 @@ FINER = {
     "Date,Hr,Min": (300, False),
     "day,HH,MM,SS": (20, False),
     "Datum,Stunde,Minute": (1800, False),
-    "date,a,b": (1800, False),
 }
 
 
@@ -259,21 +258,46 @@ def test_the_minute_and_the_second_of_an_hour_belong_to_the_time(tmp_path, names
     assert result.panel.names == ("v",)
 
 
-def test_the_least_reading_of_an_hour_is_no_minute(tmp_path):
+@pytest.mark.parametrize("date", ["date,hour", "year,month,day,hour"])
+@pytest.mark.parametrize("others", ["station,min,max", "gauge,mm,temp", "depth_cm,v", "tilt,v,w"])
+def test_what_comes_beside_an_hour_is_no_minute(tmp_path, date, others):
     stamps, _ = times_of_day(3600)
-    least = np.random.default_rng(0).integers(0, 60, len(stamps))
-    lines = [f"{t:%Y-%m-%d},{t.hour},{x},{x + 9}" for t, x in zip(stamps, least, strict=True)]
-    result = read(write(tmp_path / "x.csv", "date,hour,min,max", *lines))
-    assert (result.schema.time, result.panel.names) == ("date,hour", ("min", "max"))
+    day = "%Y-%m-%d" if date == "date,hour" else "%Y,%m,%d"
+    numbers = np.random.default_rng(0).integers(0, 60, (len(stamps), 6))
+    depth = {"depth_cm": 10, "tilt": 30}.get(others.split(",")[0], 1)
+    places = range(2 if depth == 30 else 6)
+    lines = [
+        f"{t.strftime(day)},{t.hour},{place * depth},{numbers[i, place]},{numbers[i, place] + 9}"
+        for i, t in enumerate(stamps)
+        for place in places
+    ]
+    if others == "depth_cm,v":
+        lines = [line.rpartition(",")[0] for line in lines]
+
+    result = read(write(tmp_path / "x.csv", f"{date},{others}", *lines))
+
+    assert (result.schema.time, result.schema.series) == (date, others.split(",")[0])
+    assert result.panel.step_us == HOUR_US
 
 
+@pytest.mark.parametrize("name", ["hr", "hour"])
+def test_hours_of_operation_of_several_pumps_are_no_time(tmp_path, name):
+    days = pd.date_range("2026-01-01", periods=60)
+    hours = np.random.default_rng(0).integers(0, 24, (60, 6))
+    lines = [f"{d:%Y-%m-%d},P{p},{hours[i, p]},{i}.5" for i, d in enumerate(days) for p in range(6)]
+    result = read(write(tmp_path / "x.csv", f"date,pump,{name},flow", *lines))
+    assert (result.schema.time, result.schema.series) == ("date", "pump")
+
+
+@pytest.mark.parametrize("begin", [0, 50])
 @pytest.mark.parametrize("step_s", [600, 1800, 3600])
-@pytest.mark.parametrize(("unit", "form"), [(1, ".0f"), (60, ".0f"), (3600, ".2f"), (86400, ".6f")])
-def test_the_time_since_midnight_is_a_time_of_day(tmp_path, step_s, unit, form):
-    stamps, since = times_of_day(step_s)
-    if unit == 3600:
-        form = ".6f" if step_s == 600 else form
-    lines = [f"{t:%Y-%m-%d},{s / unit:{form}},{s % 7}" for t, s in zip(stamps, since, strict=True)]
+@pytest.mark.parametrize("unit", [1, 60, 3600, 86400])
+def test_the_time_since_midnight_is_a_time_of_day(tmp_path, begin, step_s, unit):
+    stamps, since = (x[begin:] for x in times_of_day(step_s))
+    digits = 0 if unit < 3600 else 6
+    lines = [
+        f"{t:%Y-%m-%d},{s / unit:.{digits}f},{s % 7}" for t, s in zip(stamps, since, strict=True)
+    ]
     path = write(tmp_path / "x.csv", "day,tick,v", *lines)
 
     error = failure(path)
@@ -282,3 +306,11 @@ def test_the_time_since_midnight_is_a_time_of_day(tmp_path, step_s, unit, form):
     panel = read(path, time="day,tick").panel
     assert (panel.step_us, panel.n_series) == (step_s * 1_000_000, 1)
     assert panel.end_us == stamps[-1].value // 1000 + step_s * 1_000_000
+
+
+@pytest.mark.parametrize(("name", "unit_s"), [("seconds", 1), ("minute_of_day", 60)])
+def test_without_a_midnight_the_name_tells_what_is_counted(tmp_path, name, unit_s):
+    lines = [f"2026-09-14,{i * 5},{i % 7}" for i in range(200)]
+    path = write(tmp_path / "x.csv", f"date,{name},v", *lines)
+    assert failure(path).code == "split-time"
+    assert read(path, time=f"date,{name}").panel.step_us == 5_000_000 * unit_s

@@ -169,6 +169,19 @@ def test_rows_that_are_no_text_can_be_skipped(tmp_path):
     assert failure(path, **skipping).location.line == 10
 
 
+def test_names_that_cannot_be_decoded_are_an_error_where_rows_are_skipped(tmp_path):
+    lines = [f"{line},north".encode() for line in hourly(*range(300))]
+    path = tmp_path / "x.csv"
+    for name, code in ((b"Au\xdfen", "unreadable"), ("Au\ufffden".encode(), None)):
+        lines[200] = hourly(*range(201))[200].encode() + b"," + name
+        path.write_bytes(b"\xef\xbb\xbftime,v,site\n" + b"\n".join(lines))
+        if code is None:
+            assert read(path, series="site", on_bad_rows="skip").panel.n_series == 2
+        else:
+            error = failure(path, series="site", on_bad_rows="skip")
+            assert (error.code, error.location.line) == (code, 202)
+
+
 def test_lines_are_counted_past_rows_that_are_skipped(tmp_path):
     lines = RAGGED.copy()
     lines[7], lines[20] = "2024-01-01 06:00,1", "2024-01-01 19:00,1,1e99"

@@ -206,6 +206,11 @@ def test_midnights_with_the_date_of_the_day_before_are_said(step_h):
     assert "at each midnight" in warned.message
 
 
+def test_files_that_overlap_by_a_day_have_no_wrong_midnights():
+    hours = np.concatenate([np.arange(24 * day, 24 * day + 48) for day in range(10)])
+    assert "time-goes-back" not in read(table(hours * HOUR_US, hours)).warnings
+
+
 def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
     hours = np.concatenate([np.arange(200, 400), np.arange(200)])
     result = read(table(hours * HOUR_US))
