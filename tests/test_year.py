@@ -77,8 +77,8 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
     place = tmp_path_factory.mktemp("year")
     readings = pd.read_csv(DATA / "ETTh1.csv", usecols=["date", "HUFL", "HULL", "LUFL", "OT"])
     times = pd.to_datetime(readings["date"])
-    # a month: a challenger has more to learn from
-    readings[within(times, ("2017-05-25", "2017-06-25"))].to_csv(place / "first.csv", index=False)
+    # two months: a challenger has more to learn from
+    readings[within(times, ("2017-04-25", "2017-06-25"))].to_csv(place / "first.csv", index=False)
     readings.loc[within(times, STUCK), "HULL"] = readings.loc[times == STUCK[0], "HULL"].iloc[0]
     readings.loc[within(times, GONE), "LUFL"] = np.nan
     readings.loc[times >= SHIFT, "OT"] += SHIFTED
