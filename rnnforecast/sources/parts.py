@@ -185,8 +185,10 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
     """Tell whether a column is called the hour of dates that come several times."""
     if not (_is_called(column, "hour") and _is_within(column, "hour")):
         return False
-    dates = np.array(date.sample)
-    steps = np.diff(_integers(column))[dates[1:] == dates[:-1]]
+    dates, numbers = np.array(date.sample), _integers(column)
+    if len(dates) != len(numbers):
+        return False
+    steps = np.diff(numbers)[dates[1:] == dates[:-1]]
     return len(steps) >= _MIN_ROWS and bool(np.mean(steps >= 0) >= _IN_ORDER)
 
 
