@@ -50,12 +50,17 @@ _PERIODS = (48, 96, 144, 288)
 """How many parts of equal length, counted from 1, markets and meters make of a day."""
 _UNITS_S = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86_400.0}
 """Units in which a column may count the time since midnight, and their seconds."""
-_PART_NAMES = {
-    "hour": ("hour", "hr", "hh", "stunde", "hora", "heure", "ora"),
-    "minute": ("minute", "min", "mm", "mi", "minuto"),
-    "second": ("second", "sec", "ss", "sekunde", "segundo", "seconde", "secondo"),
+_PART_WORDS = {
+    "hour": ("hour", "stund", "hora", "heure"),
+    "minute": ("minu",),
+    "second": ("secon", "sekund", "segund"),
 }
-"""Names of columns that hold a part of a time of day beside a date, in several languages."""
+"""How words begin, in several languages, that name the part of a time of day beside a date."""
+_SHORT_NAMES = {
+    "hour": ("hr", "hrs", "hh", "ora", "ore", "std", "uur"),
+    "minute": ("min", "mins", "mm", "mi"),
+    "second": ("sec", "secs", "ss"),
+}
 _MOSTLY = 0.9
 """Share of cells that are times of day, where the others are errors."""
 _IN_ORDER = 0.9
@@ -193,7 +198,15 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
 
 
 def _is_called(column: Column, part: str) -> bool:
-    return column.name.strip().casefold() in _PART_NAMES[part]
+    """Tell whether a word of a column's name may mean a part of a time of day."""
+    words = re.split(r"[\W\d_]+", column.name.casefold())
+    return any(w.startswith(_PART_WORDS[part]) or w in _SHORT_NAMES[part] for w in words)
+
+
+def _is_called_plainly(column: Column, part: str) -> bool:
+    """Tell whether a column's name is one word that means nothing else."""
+    name = column.name.strip().casefold()
+    return name.isalpha() and name.startswith(_PART_WORDS[part])
 
 
 def _n_repeated(columns: Sequence[Column]) -> int:
@@ -205,8 +218,8 @@ def _n_repeated(columns: Sequence[Column]) -> int:
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """Add the minute to an hour, and the second to a minute: columns that are called so.
 
-    Short names also have to fill the hour in equal steps: `min` may be the least reading, and `mm`
-    is rain.
+    Other names than one plain word also have to fill the hour in equal steps: `min` may be the
+    least reading, `mm` is rain, and `per_minute` a rate.
     """
     by_name = {column.name: column for column in columns}
     for part, coarser in (("minute", "hour"), ("second", "minute")):
@@ -214,11 +227,9 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
             break
         candidates = [c for c in columns if _is_called(c, part) and _is_within(c, part)]
         is_repeated = _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS
-        chosen = [
-            c
-            for c in candidates
-            if _fills_60(c) or (len(c.name.strip()) > 3 and (is_repeated or len(set(c.sample)) > 1))
-        ]
+        plain = [c for c in candidates if _is_called_plainly(c, part)]
+        chosen = [c for c in plain if is_repeated or len(set(c.sample)) > 1]
+        chosen = chosen or list(filter(_fills_60, candidates))
         if not chosen:
             break
         parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))

@@ -237,6 +237,10 @@ FINER = {
     "Date,Hr,Min": (300, False),
     "day,HH,MM,SS": (20, False),
     "Datum,Stunde,Minute": (1800, False),
+    "date,hours,minutes": (1800, False),
+    "obs_date,obs_hour,obs_minute": (1800, False),
+    "Fecha,Hora,Minuto": (900, True),
+    "dag,uur,minuut": (900, False),
 }
 
 
@@ -259,7 +263,9 @@ def test_the_minute_and_the_second_of_an_hour_belong_to_the_time(tmp_path, names
 
 
 @pytest.mark.parametrize("date", ["date,hour", "year,month,day,hour"])
-@pytest.mark.parametrize("others", ["station,min,max", "gauge,mm,temp", "depth_cm,v", "tilt,v,w"])
+@pytest.mark.parametrize(
+    "others", ["station,min,max", "gauge,mm,temp", "meter,per_minute,v", "depth_cm,v", "tilt,v,w"]
+)
 def test_what_comes_beside_an_hour_is_no_minute(tmp_path, date, others):
     stamps, _ = times_of_day(3600)
     day = "%Y-%m-%d" if date == "date,hour" else "%Y,%m,%d"
