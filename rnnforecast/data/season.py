@@ -541,7 +541,7 @@ def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
     table = _by_phase(values, season)
     n_seasons = table.shape[1]
     is_known = np.isfinite(table)
-    count = np.cumsum(is_known, axis=1, dtype=np.float64)
+    count = np.cumsum(is_known, axis=1, dtype=np.int32)
     weight = np.where(is_known, np.maximum(rate, 1 / np.maximum(count, 1)), 0.0)
     means = np.where(is_known, table, 0.0)
     for number in range(1, n_seasons):

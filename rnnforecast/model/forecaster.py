@@ -70,10 +70,10 @@ def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) 
 
 _MAX_PREDICTING = 8
 """Batches that are forecast at once, each of which takes its own memory."""
-# Origins, and their readings and quantiles, in one batch of forecasts. This bounds memory: experts
-# take some 2 kB for each reading.
-_BATCH_ORIGINS = 512
-_BATCH_VALUES = 1 << 17
+# Origins, and their rows of history and horizon, in one batch of forecasts. This bounds memory:
+# experts take some 2 kB for each row.
+_BATCH_ORIGINS = 768
+_BATCH_ROWS = 1 << 17
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 """Allowed difference in units of the largest output."""
@@ -202,13 +202,13 @@ class RNNForecaster:
     ) -> None:
         """Call `work` for one batch of origins after another, with their slice and history.
 
-        `n_cutoffs` is the number of forecasts per origin, which bounds the size of a batch.
+        `n_cutoffs` is the number of forecasts of an origin, which bounds the size of a batch.
         """
         spec = self.network.spec
         entries = known_entries(past.names, self.network, self.names)[past.series]
         seasons = self._seasons(past, entries)
-        width = spec.lookback + n_cutoffs * spec.horizon * len(spec.quantiles)
-        size = max(1, min(_BATCH_ORIGINS, _BATCH_VALUES // width))
+        width = spec.lookback + n_cutoffs * spec.horizon
+        size = max(1, min(_BATCH_ORIGINS, _BATCH_ROWS // width))
 
         def work_on(first: int) -> None:
             part = past.subset(slice(first, first + size))

@@ -170,7 +170,9 @@ def _encode(member: MemberWeights, segments: Segments[Floats]) -> list[_States]:
     for number in range(member.spec.layers):
         begin = np.zeros(x.shape[1:], np.float32)
         memory = begin if CELLS[member.spec.cell].has_memory else None
-        x, of_block = _run_block(member, number, x, begin, memory)
+        if number:  # what comes out of the last block is not needed
+            x = _between(member, number - 1, x)
+        x, of_block = _recur(member, number, x, begin, memory)
         states.append(of_block)
     return states
 
@@ -185,14 +187,18 @@ def _encode_ahead(
     """Run the blocks over segments ahead, from the states of stretches, `(S, D, N)`."""
     x = _embed(member, ahead)
     for number, of_block in enumerate(states):
-        x, _ = _run_block(member, number, x, *of_block.at(state, stretch))
+        x, _ = _recur(member, number, x, *of_block.at(state, stretch))
+        x = _between(member, number, x)
     return x
 
 
-def _run_block(
+def _recur(
     member: MemberWeights, number: int, x: Floats, hidden: Floats, memory: Floats | None
 ) -> tuple[Floats, _States]:
-    """Run a block over segments, `(S, D, N)`, from a state; return them and all states."""
+    """Run a block's recurrence over segments, `(S, D, N)`, from a state.
+
+    Returns its states added to them, and all states.
+    """
     block = f"blocks.{number}"
     cell, cells = member.spec.cell, f"{block}.recurrence"
     all_hidden = np.empty((1 + len(x), *hidden.shape), np.float32)
@@ -215,10 +221,15 @@ def _run_block(
         else:
             np.tanh(x_gates + h_gates, out=after)
 
-    x = x + all_hidden[1:]
+    return x + all_hidden[1:], _States(all_hidden, all_memory)
+
+
+def _between(member: MemberWeights, number: int, x: Floats) -> Floats:
+    """Add what the layer after a block's recurrence makes of segments, `(S, D, N)`, to them."""
+    block = f"blocks.{number}"
     between = member.linear(f"{block}.expand", member.norm(f"{block}.norm_between", x))
     x += member.linear(f"{block}.contract", _silu(between))
-    return x, _States(all_hidden, all_memory)
+    return x
 
 
 def _decode(

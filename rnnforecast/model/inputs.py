@@ -150,11 +150,11 @@ class SeriesInputs:
             self._reactions.append(reaction)
             parts.append(_of_history(experts, reaction))
 
-        order = np.concatenate([*groups.values()])
-        back = np.argsort(order)
-        self.history = parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
+        self.history = _joined(parts, [*groups.values()])
         self.n_segments = self.history.gain.shape[1]
-        self.center = np.concatenate([e.center for e in self._experts])[back]
+        self.center = np.empty(len(readings))
+        for experts, numbers in zip(self._experts, groups.values(), strict=True):
+            self.center[numbers] = experts.center
 
     def ahead(self, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
         """Return the inputs of the segments after boundaries, `(window,)`, as if nothing was read.
@@ -173,8 +173,15 @@ class SeriesInputs:
             )
             for at in numbers
         ]
-        back = np.argsort(np.concatenate(numbers))
-        return parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
+        return _joined(parts, numbers)
+
+
+def _joined(parts: Sequence[Inputs], numbers: Sequence[Sequence[int] | Integers]) -> Inputs:
+    """Join the inputs of groups of windows in the order of their numbers."""
+    if len(parts) == 1:
+        return parts[0]
+    back = np.argsort(np.concatenate(numbers))
+    return parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
 
 
 @dataclass(frozen=True)
