@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.builders import ONE_FILE_JOB
+from tests.faults.warm import QUIET, ROOT
 from tests.strangers import rewrite_manifest
 
 ABSENT = ("torch", "sklearn", "scipy", "matplotlib")
 PROGRAM = """
-import importlib.metadata, os, sys
-absent, version = {absent!r}, importlib.metadata.version
+import importlib.metadata, json, os, sys
+absent, version = json.loads(sys.argv[1]), importlib.metadata.version
 sys.modules.update(dict.fromkeys(absent))
 
 def version_of(name):
@@ -26,12 +30,23 @@ def version_of(name):
 
 importlib.metadata.version = version_of
 from rnnforecast.cli.main import run
-code = run({arguments!r})
-sys.stdout.flush()
-sys.stderr.flush()
-os._exit(code)
+from tests.preloaded import preload
+preload()
+
+for line in sys.stdin:
+    folder, out, err, arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for number, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        code = run(arguments)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-"""Runs a command in an interpreter to which a library is not installed."""
+"""An interpreter to which libraries are not installed. It forks for each command."""
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +65,38 @@ def place(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def interpreter(absent: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Start an interpreter without these libraries; it ends with the tests."""
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, json.dumps(absent)],
+        cwd=ROOT,
+        env={**os.environ, **QUIET},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    """End the interpreters after the last test."""
+    yield
+    for absent in (ABSENT, ("torch",)):
+        interpreter(absent).communicate(timeout=60)
+    interpreter.cache_clear()
+
+
 def start(
     folder: Path, line: str, *, absent: tuple[str, ...] = ABSENT
 ) -> subprocess.CompletedProcess[str]:
     """Run a command where these libraries cannot be imported."""
-    program = PROGRAM.format(absent=absent, arguments=line.split())
-    return subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    process, files = interpreter(absent), [f"{folder}{ending}" for ending in (".out", ".err")]
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps([str(folder), *files, line.split()]) + "\n")
+    process.stdin.flush()
+    code = int(process.stdout.readline())
+    return subprocess.CompletedProcess(line, code, *(Path(file).read_text() for file in files))
 
 
 @pytest.mark.parametrize(
