@@ -104,6 +104,7 @@ def test_all_that_is_left_learns_and_its_mean_is_scored() -> None:
     assert (head == 0).any(1).sum() == 2 * TINY.segment  # the rows of two experts alone
 
 
+@pytest.mark.slow
 def test_a_kind_that_is_left_out_is_back_afterwards(monkeypatch) -> None:
     def targets() -> np.ndarray:
         return np.concatenate([draw_examples(TINY, step).target.ravel() for step in range(60)])
