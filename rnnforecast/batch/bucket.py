@@ -16,6 +16,7 @@ from rnnforecast.data.output import encode_table, floats_to_doubles
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
+from rnnforecast.process import keep_freed_memory
 from rnnforecast.sources.shards import (
     Bucket,
     ShardFolder,
@@ -82,6 +83,7 @@ def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
     if published is not None:
         return published
 
+    keep_freed_memory()
     content, facts = None, _EMPTY_FACTS
     manifest, files = _shard_manifest(task.data, task.parts.key)
     if bucket in files:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from rnnforecast.batch.bucket import BucketTask, predict_bucket
 from rnnforecast.errors import WorkerError
+from rnnforecast.process import START_METHOD, start_fork_server
 from rnnforecast.workflow.ray import MAX_ATTEMPTS, ray_session
 
-_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-_PRELOAD_MODULE = "rnnforecast.batch.preload"
 _TASKS_PER_WORKER = 2
 """Tasks submitted to Ray at once: the results that wait in its store stay few."""
 
@@ -47,41 +44,12 @@ def run_in_processes(
     )
 
 
-def start_fork_server() -> None:
-    """Start the process from which workers are forked, unless it runs; it begins to import.
-
-    SIGINT, which a terminal sends to all processes, is left to this one. The fork server finds
-    modules where this process does, and not in the working directory first.
-    """
-    if _METHOD != "forkserver":
-        return
-    forkserver.set_forkserver_preload([_PRELOAD_MODULE])
-    # Otherwise the fork server's `ensure_running` starts the tracker, which unblocks the signal.
-    resource_tracker.ensure_running()
-
-    variables = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
-    previous = {name: os.environ.get(name) for name in variables}
-    # Blocked until the fork server ignores the signal by itself.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        # There is no parameter for the environment of the fork server: it inherits ours.
-        os.environ.update(variables)
-        forkserver.ensure_running()
-    finally:
-        for name, value in previous.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _run_until_broken(
     task: BucketTask, buckets: Sequence[int], workers: int
 ) -> Iterator[dict[str, Any]]:
     """Yield manifests until all buckets are forecast, or a worker has died."""
     start_fork_server()  # again, where that process died with the worker
-    context = multiprocessing.get_context(_METHOD)
+    context = multiprocessing.get_context(START_METHOD)
     pool = ProcessPoolExecutor(workers, context, _init_worker)
     try:
         try:

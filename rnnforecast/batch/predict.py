@@ -31,7 +31,7 @@ from rnnforecast.events import (
     ignore,
     merged_warnings,
 )
-from rnnforecast.process import defer_signals
+from rnnforecast.process import defer_signals, start_fork_server
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.shards import (
     MANIFEST,
@@ -105,7 +105,7 @@ def predict_batch(
     # An exception that a signal handler raises during an import may be lost, so signals wait.
     with defer_signals(lambda: None):
         if batch.uses_processes:
-            executors.start_fork_server()
+            start_fork_server()
         if model == BUILTIN_MODEL:
             raise UsageError(
                 "a batch forecast needs a trained model, not the built-in network",

@@ -31,6 +31,7 @@ from rnnforecast.config.training import (
     quantile_name,
 )
 from rnnforecast.errors import PARTIAL, UsageError
+from rnnforecast.process import start_fork_server
 from rnnforecast.units import format_number
 from rnnforecast.urls import strip_query
 
@@ -78,6 +79,8 @@ def predict(
 
     result: BatchResult | Prediction
     if batch.is_batch:
+        if batch.uses_processes:
+            start_fork_server()
         result = rnnforecast.predict_batch(
             data,
             model=model,
