@@ -36,7 +36,7 @@ _PRELOAD_MODULE = "rnnforecast.batch.preload"
 def keep_freed_memory() -> None:
     """Let glibc keep the memory of arrays for the next ones, which are of the same sizes.
 
-    Of what it gives back to the system, each page is zeroed anew: a sixth of the time of a batch.
+    Of what it gives back to the system, each page is zeroed again: a sixth of the time of a batch.
     """
     with suppress(AttributeError, OSError, TypeError):  # where there is another C library
         mallopt = ctypes.CDLL(None).mallopt
