@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,9 @@ from rnnforecast.sources.stamps import infer_forms, is_regular
 
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
+COUNTED_HOUR = "counted hour"
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
-for 01:30; the day of the year; the offset from UTC."""
+for 01:30; the day of the year; the offset from UTC; hours from 1 to 24 before parts of them."""
 _RANGES = {
     "year": (1900, 2099),
     "month": (1, 12),
@@ -56,6 +58,12 @@ _PART_WORDS = {
     "second": ("secon", "sekund", "segund"),
 }
 """How words begin, in several languages, that name the part of a time of day beside a date."""
+_SPLIT_NAME = re.compile(
+    r"(?:^|[\W\d_])(?:quart|interval|period|slot|block|viertel|cuart|kwart|tramo|qh)"
+)
+"""How words begin, in several languages, that name the parts of an hour, counted."""
+_SPLITS = (2, 3, 4, 6, 12)
+"""Equal parts that an hour has where a column counts them."""
 _SHORT_NAMES = {
     "hour": ("hr", "hrs", "hh", "ora", "ore", "std", "uur"),
     "minute": ("min", "mins", "mm", "mi"),
@@ -74,6 +82,7 @@ _MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
 _INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
 """The end of an interval between two times of day."""
 _INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?")
+_SPLIT = re.compile(r"(\d+) parts from (\d)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
 """An offset from UTC, in quarters of an hour."""
 _Numbers = NDArray[np.int64]
@@ -119,6 +128,14 @@ class TimeParts:
         elif part.keys() & _UNITS_S.keys():
             clock = [_clock_since_midnight(*next(x for x in part.items() if x[0] in _UNITS_S))]
         else:
+            split = next((kind for kind in part if _split(kind)[0]), None)
+            if COUNTED_HOUR in part:
+                part["hour"] = _number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
+            if split is not None:
+                n_parts, lowest = _split(split)
+                part["minute"] = _number_texts(
+                    part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts)
+                )
             clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
             clock += [":", two_digits("second", "")] if "second" in part else []
         offset = [part[OFFSET]] if OFFSET in part else []
@@ -135,15 +152,20 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     date = next((column for column in parts if column.kind == "time"), None)
     if date is not None:
         kinds: list[str | None] = []
-        for column in parts:
+        for number, column in enumerate(parts):
             kind = _kind_beside(column, date)
             finer = [part for part in _CALENDAR[3:] if part not in kinds]
             is_finer = bool(finer) and "hour" in kinds and kind in ("hour", DIGITS)
-            if is_finer and _is_within(column, finer[0]):
-                kind = finer[0]
+            split = _split_of(column, parts[:number]) if is_finer else None
+            if split is not None:
+                kind = split
+            elif is_finer and _is_within(column, finer[0]):
+                is_split = finer[0] == "minute" and _is_called_split(column)
+                kind = None if is_split else finer[0]
             kinds.append(kind)
         is_known = None not in kinds and len(set(kinds)) == len(kinds)
-        return TimeParts(names, tuple(filter(None, kinds)) if is_known else ())
+        known = tuple(filter(None, kinds)) if is_known else ()
+        return _with_counted_hours(TimeParts(names, known), columns)
 
     orders = [order[: len(parts)] for order in _ORDERS if len(order) >= len(parts)]
     stamps = {order: _stamps_of(parts, order) for order in orders}
@@ -216,6 +238,20 @@ def _n_repeated(columns: Sequence[Column]) -> int:
 
 
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
+    """Add the minute to an hour, and the second to a minute, or a part of the hour, counted."""
+    parts = _with_minutes(parts, columns)
+    if parts.kinds[-1] == "hour":
+        by_name = {column.name: column for column in columns}
+        hours = [by_name[name] for name in parts.names]
+        for column in filter(_is_called_split, columns):
+            split = _split_of(column, hours)
+            if split is not None:
+                parts = TimeParts((*parts.names, column.name), (*parts.kinds, split))
+                break
+    return _with_counted_hours(parts, columns)
+
+
+def _with_minutes(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """Add the minute to an hour, and the second to a minute: columns that are called so.
 
     Other names than one plain word also have to fill the hour in equal steps: `min` may be the
@@ -234,6 +270,62 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
             break
         parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))
     return parts
+
+
+def _is_called_split(column: Column) -> bool:
+    """Tell whether a word of a column's name is one for a part of an hour."""
+    return _SPLIT_NAME.search(column.name.casefold()) is not None
+
+
+def _split_of(column: Column, hours: Sequence[Column]) -> str | None:
+    """Return what a column holds that counts the parts of each hour, such as `4 parts from 1`.
+
+    It goes up by one, or down, and begins again with each hour that the other columns hold. So may
+    the numbers of sensors.
+    """
+    numbers = _integers(column)
+    if len(numbers) < _MIN_ROWS or any(len(c.sample) != len(numbers) for c in hours):
+        return None
+    low = int(numbers.min())
+    n_parts = int(numbers.max()) - low + 1
+    if low > 1 or low < 0 or n_parts not in _SPLITS:
+        return None
+    hour = list(zip(*(c.sample for c in hours), strict=True))
+    rows = [row for row, _ in groupby(zip(hour, (numbers - low).tolist(), strict=True))]
+
+    def is_next(row: tuple[Any, int], after: tuple[Any, int]) -> bool:
+        is_same = row[0] == after[0]
+        return after[1] == (row[1] + 1 if is_same else 0) and (is_same or row[1] == n_parts - 1)
+
+    fits = any(
+        np.mean([is_next(*pair) for pair in pairwise(ordered)] or [False]) >= _MOSTLY
+        for ordered in (rows, rows[::-1])
+    )
+    return f"{n_parts} parts from {low}" if fits and len(set(hour)) > 1 else None
+
+
+def _split(kind: str) -> tuple[int, int]:
+    """Return how many parts of an hour a column counts, and the first number; zeros for others."""
+    match = _SPLIT.fullmatch(kind)
+    return (int(match[1]), int(match[2])) if match is not None else (0, 0)
+
+
+def _with_counted_hours(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
+    """Take hours from 1 to 24 as counted where they are followed by a part of them.
+
+    Of hours that are neither 0 nor 24 nothing tells what parts that are counted, too, belong to.
+    """
+    kinds = parts.kinds
+    finer = next((kind for kind in kinds if kind == "minute" or _split(kind)[0]), None)
+    if "hour" not in kinds or finer is None:
+        return parts
+    by_name = {column.name: column for column in columns}
+    hours, later = (_integers(by_name[parts.names[kinds.index(k)]]) for k in ("hour", finer))
+    if (hours == 0).any() or len(hours) != len(later):
+        return parts
+    if (later[hours == 24] > later.min()).any():
+        return replace(parts, kinds=tuple(COUNTED_HOUR if k == "hour" else k for k in kinds))
+    return replace(parts, kinds=()) if finer != "minute" else parts
 
 
 def _fills_60(column: Column) -> bool:
@@ -434,6 +526,13 @@ def _clock_since_midnight(unit: str, texts: pa.Array) -> pa.Array:
     )
     digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in parts]
     return pc.binary_join_element_wise(*digits, ":")
+
+
+def _number_texts(texts: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return the texts of whole numbers computed from those of others; null for another text."""
+    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
+    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
+    return function(numbers).cast(pa.string())
 
 
 def _periods_of(column: Column) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,3 +102,9 @@ def parquet(path: Path, table: pa.Table) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path
+
+
+def start_of(result: Read) -> dt.datetime:
+    """Return the first time of the first series, in UTC."""
+    us = int(result.panel.axis.to_utc(result.panel.start)[0])
+    return dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=us)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.data.tables import failure, parquet, pasted, read, write
+from tests.data.tables import failure, parquet, pasted, read, start_of, write
 
 HOURS = pd.date_range("2024-02-28 21:00", periods=8, freq="1h")
 FIRST_US = np.datetime64("2024-02-28T21:00", "us").astype(int)
@@ -260,6 +260,67 @@ def test_the_minute_and_the_second_of_an_hour_belong_to_the_time(tmp_path, names
     assert (result.schema.time, result.panel.step_us) == (names, step_s * 1_000_000)
     assert result.panel.end_us == stamps[-1].value // 1000 + step_s * 1_000_000
     assert result.panel.names == ("v",)
+
+
+SPLITS = {
+    "date,hour,quarter": (4, 1, True),
+    "date,hour,slot": (6, 0, True),
+    "year,month,day,hour,interval": (12, 1, True),
+    "Delivery Date,Delivery Hour,Delivery Interval": (4, 1, False),
+    "Datum,Stunde,Viertelstunde": (4, 1, False),
+    "date,hour,half_hour_period": (2, 1, True),
+}
+
+
+@pytest.mark.parametrize("n_points", [1, 3])
+@pytest.mark.parametrize("hour", [0, 1])
+@pytest.mark.parametrize("names", SPLITS)
+def test_counted_parts_of_an_hour_belong_to_the_time(tmp_path, names, hour, n_points):
+    n_parts, lowest, is_sure = SPLITS[names]
+    step_s = 3600 // n_parts
+    stamps, since = times_of_day(step_s)
+    dates = stamps.strftime("%Y,%m,%d" if "year" in names else "%Y-%m-%d")
+    rows = [
+        f"{date},{s // 3600 + hour},{s % 3600 // step_s + lowest},P{point},{point * 9 + s % 7}"
+        for date, s in zip(dates, since, strict=True)
+        for point in range(n_points)
+    ]
+    path = write(tmp_path / "x.csv", f"{names},point,v", *rows)
+
+    if not is_sure:
+        error = failure(path)
+        assert (error.code, error.proposals[0].options) == ("split-time", ("--time", names))
+    result = read(path) if is_sure else read(path, time=names)
+
+    assert (result.schema.time, result.panel.step_us) == (names, step_s * 1_000_000)
+    assert start_of(result) == stamps[0]
+    assert result.panel.end_us == stamps[-1].value // 1000 + step_s * 1_000_000
+    assert len(result.panel.names) == n_points
+
+
+@pytest.mark.parametrize("hour", [0, 1])
+def test_minutes_of_hours_from_1_to_24_are_those_of_the_hour_that_ends(tmp_path, hour):
+    stamps, since = times_of_day(900)
+    rows = [
+        f"{date:%Y-%m-%d},{s // 3600 + hour},{s % 3600 // 60},{s % 7}"
+        for date, s in zip(stamps, since, strict=True)
+    ]
+    result = read(write(tmp_path / "x.csv", "date,hour,minute,v", *rows))
+    assert (start_of(result), result.panel.step_us) == (stamps[0], 900_000_000)
+
+
+@pytest.mark.parametrize("names", ["date,hour,quarter", "date,hour,interval"])
+def test_a_number_that_does_not_count_each_hour_is_no_part_of_it(tmp_path, names):
+    stamps, _ = times_of_day(3600)
+    rows = [f"{t:%Y-%m-%d},{t.hour},{t.quarter},{i}" for i, t in enumerate(stamps)]
+    result = read(write(tmp_path / "x.csv", f"{names},v", *rows))
+    assert (result.schema.time, result.panel.step_us) == ("date,hour", HOUR_US)
+
+
+def test_too_few_rows_to_tell_the_parts_of_an_hour_are_an_error(tmp_path):
+    rows = [f"2026-09-14,{9 + i // 4},{i % 4 + 1},{i}" for i in range(20)]
+    path = write(tmp_path / "x.csv", "date,hour,quarter,v", *rows)
+    assert failure(path, time="date,hour,quarter").code == "not-a-time"
 
 
 @pytest.mark.parametrize("date", ["date,hour", "year,month,day,hour"])

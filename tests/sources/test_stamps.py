@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.sources.columns import infer_epoch_unit, is_date
 from rnnforecast.sources.stamps import choose_form, infer_forms, month_of, weak_form
-from tests.data.tables import failure, few, read, write
+from tests.data.tables import failure, few, read, start_of, write
 
 START = dt.datetime(2024, 1, 13)
 HOUR_US = 3_600_000_000
@@ -66,12 +66,6 @@ def stamped(tmp_path, stamps, header="timestamp;v"):
 
 def hours(n=100, start=START, step_s=3600):
     return [start + dt.timedelta(seconds=step_s * i) for i in range(n)]
-
-
-def start_of(result):
-    return dt.datetime(1970, 1, 1) + dt.timedelta(
-        microseconds=int(result.panel.axis.to_utc(result.panel.start)[0])
-    )
 
 
 @pytest.mark.parametrize("form", FORMS)
