@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from rnnforecast.sources.columns import Column, infer_epoch_unit, is_time_of_day
 from rnnforecast.sources.numbers import is_number
-from rnnforecast.sources.stamps import infer_forms, is_regular
+from rnnforecast.sources.stamps import infer_forms, is_regular, regularity
 
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
-COUNTED_HOUR = "counted hour"
+COUNTED_HOUR, HALF, MILLISECOND, QUARTER, WEEK = (
+    *("counted hour", "half of the day", "millisecond", "quarter", "week"),
+)
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
-for 01:30; the day of the year; the offset from UTC; hours from 1 to 24 before parts of them."""
+for 01:30; the day of the year; the offset from UTC; hours from 1 to 24 before parts of them; AM or
+PM; the millisecond of a second; the quarter and the ISO week of a year."""
 _RANGES = {
     "year": (1900, 2099),
     "month": (1, 12),
@@ -30,6 +33,9 @@ _RANGES = {
     "hour": (0, 24),
     "minute": (0, 59),
     "second": (0, 59),
+    MILLISECOND: (0, 999),
+    QUARTER: (1, 4),
+    WEEK: (1, 53),
     DIGITS: (0, 2400),
 }
 """The lowest and the highest number of each part; an hour may be 24, at the end of a day."""
@@ -40,6 +46,8 @@ _ORDERS: tuple[tuple[str, ...], ...] = (
     ("year", "month", "day", DIGITS),
     ("year", DAY_OF_YEAR, "hour", "minute"),
     ("year", DAY_OF_YEAR, DIGITS),
+    ("year", WEEK),
+    ("year", QUARTER),
 )
 """The orders in which columns of numbers hold a time; the last parts may be left out."""
 _DATE_NAMES = ("date", "day", "datum", "fecha", "data")
@@ -56,8 +64,10 @@ _PART_WORDS = {
     "hour": ("hour", "stund", "hora", "heure"),
     "minute": ("minu",),
     "second": ("secon", "sekund", "segund"),
+    MILLISECOND: ("millis", "milis"),
+    QUARTER: ("quart", "trimes", "kwart", "vierteljahr"),
 }
-"""How words begin, in several languages, that name the part of a time of day beside a date."""
+"""How words begin, in several languages, that name a part of a time beside the others."""
 _SPLIT_NAME = re.compile(
     r"(?:^|[\W\d_])(?:quart|interval|period|slot|block|viertel|cuart|kwart|tramo|qh)"
 )
@@ -68,6 +78,8 @@ _SHORT_NAMES = {
     "hour": ("hr", "hrs", "hh", "ora", "ore", "std", "uur"),
     "minute": ("min", "mins", "mm", "mi"),
     "second": ("sec", "secs", "ss"),
+    MILLISECOND: ("ms", "msec", "msecs"),
+    QUARTER: ("q", "qtr"),
 }
 _MOSTLY = 0.9
 """Share of cells that are times of day, where the others are errors."""
@@ -82,6 +94,8 @@ _MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
 _INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
 """The end of an interval between two times of day."""
 _INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?")
+_MONTH = re.compile(r"\d{4}-?(0[1-9]|1[0-2])")
+_HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
 _SPLIT = re.compile(r"(\d+) parts from (\d)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
 """An offset from UTC, in quarters of an hour."""
@@ -108,8 +122,15 @@ class TimeParts:
 
         if not part:
             return pc.binary_join_element_wise(*trimmed, " ")
+        if part.keys() == {DATE, "day"}:
+            month = pc.replace_substring(part[DATE], "-", "")
+            return pc.binary_join_element_wise(month, two_digits("day", ""), "")
         if part.keys() <= {DATE, OFFSET}:
             return pc.binary_join_element_wise(*trimmed, "")
+        for kind, mark in ((WEEK, "-W"), (QUARTER, "Q")):
+            if kind in part:
+                number = two_digits(kind, "") if kind == WEEK else part[kind]
+                return pc.binary_join_element_wise(part["year"], mark, number, "")
         if DATE in part:
             pieces = [pc.replace_substring_regex(part[DATE], _MIDNIGHT, "")]
         elif DAY_OF_YEAR in part:
@@ -138,6 +159,10 @@ class TimeParts:
                 )
             clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
             clock += [":", two_digits("second", "")] if "second" in part else []
+        if MILLISECOND in part:
+            clock += [".", pc.utf8_lpad(part[MILLISECOND], 3, "0")]
+        if HALF in part:
+            clock += [" ", part[HALF]]
         offset = [part[OFFSET]] if OFFSET in part else []
         return pc.binary_join_element_wise(*pieces, " ", *clock, *offset, "")
 
@@ -170,7 +195,7 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     orders = [order[: len(parts)] for order in _ORDERS if len(order) >= len(parts)]
     stamps = {order: _stamps_of(parts, order) for order in orders}
     fitting = [order for order in orders if stamps[order]]
-    return TimeParts(names, max(fitting, key=lambda order: is_regular(stamps[order]), default=()))
+    return TimeParts(names, max(fitting, key=lambda order: regularity(stamps[order]), default=()))
 
 
 def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
@@ -186,6 +211,9 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         return [_with_finer_parts(by_name, columns)]
 
     date = next((column for column in times if _is_date(column)), None)
+    if date is not None and _is_month(date):
+        days = [column for column in columns if _is_day_of(column, date)]
+        return [TimeParts((date.name, days[0].name), (DATE, "day"))] if days else []
     clock = next((c for c in columns if _mostly(is_time_of_day, c.sample)), None)
     kind: str | None = CLOCK
     if date is not None and clock is None and all(map(_is_date, times)):
@@ -238,8 +266,16 @@ def _n_repeated(columns: Sequence[Column]) -> int:
 
 
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
-    """Add the minute to an hour, and the second to a minute, or a part of the hour, counted."""
+    """Add the minute to an hour, and the second to a minute, or a part of the hour, counted.
+
+    Likewise the half of the day, and the millisecond.
+    """
     parts = _with_minutes(parts, columns)
+    for column in columns:
+        if parts.kinds[-1] in ("hour", "minute", "second", CLOCK) and _are_halves(column):
+            parts = TimeParts((*parts.names, column.name), (*parts.kinds, HALF))
+        elif parts.kinds[-1] in ("second", CLOCK) and _are_milliseconds(column):
+            parts = TimeParts((*parts.names, column.name), (*parts.kinds, MILLISECOND))
     if parts.kinds[-1] == "hour":
         by_name = {column.name: column for column in columns}
         hours = [by_name[name] for name in parts.names]
@@ -341,7 +377,11 @@ def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
     """Return the columns called year, month and so on, if there are two of them or more."""
     by_part = {name.strip().casefold(): name for name in reversed(names)}
     kinds = tuple(kind for kind in _CALENDAR if kind in by_part)
-    if len(kinds) < 2 or kinds != _CALENDAR[: len(kinds)]:
+    if kinds == ("year",):
+        kinds += tuple(kind for kind in (QUARTER, WEEK) if kind in by_part)[:1]
+    elif kinds != _CALENDAR[: len(kinds)]:
+        return None
+    if len(kinds) < 2:
         return None
     return TimeParts(tuple(by_part[kind] for kind in kinds), kinds)
 
@@ -355,7 +395,7 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
     if any(map(_counts_time, columns)):
         return []
     has_years = [_is_within(column, "year") for column in columns]
-    best: tuple[int, Sequence[Column], tuple[str, ...], int] | None = None
+    best: tuple[tuple[int, float], Sequence[Column], tuple[str, ...], int] | None = None
     for order in _ORDERS:
         place = order.index("year")
         for first in range(len(columns) - place):
@@ -363,12 +403,15 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
                 continue
             for n_parts in range(place + 1, min(len(order), len(columns) - first) + 1):
                 group = columns[first : first + n_parts]
+                if QUARTER in order and not _is_called(group[-1], QUARTER):
+                    continue  # the numbers of four sensors
                 stamps = _stamps_of(group, order[:n_parts])
                 n_stamps = len(set(stamps))
-                if n_stamps < _MIN_ROWS or (best is not None and n_stamps <= best[0]):
+                if n_stamps < _MIN_ROWS or (best is not None and n_stamps < best[0][0]):
                     continue
-                if is_regular(stamps):
-                    best = n_stamps, group, order, first + n_parts
+                score = n_stamps, regularity(stamps)
+                if is_regular(stamps) and (best is None or score > best[0]):
+                    best = score, group, order, first + n_parts
     if best is None:
         return []
 
@@ -394,12 +437,16 @@ def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
     if "year" not in part:
         return []
 
-    months = (part["year"] - 1970) * 12 + part.get("month", one) - 1
+    months = (part["year"] - 1970) * 12 + part.get("month", 3 * part.get(QUARTER, one) - 2) - 1
     days = months.astype("datetime64[M]").astype("datetime64[D]")
     days = days + (part.get("day", one) - 1).astype("timedelta64[D]")
     if (days.astype("datetime64[M]").astype(np.int64) != months).any():
         return []  # a thirtieth of February
     days = days + (part.get(DAY_OF_YEAR, one) - 1).astype("timedelta64[D]")
+    if WEEK in part:  # the first week has the fourth of January, and begins on a Monday
+        fourth = days + np.timedelta64(3, "D")
+        monday = fourth - (fourth.astype(np.int64) + 3) % 7
+        days = monday + (7 * (part[WEEK] - 1)).astype("timedelta64[D]")
     minutes = part.get("hour", zero) * 60 + part.get("minute", zero)
     minutes = minutes + _minutes_of_digits(part.get(DIGITS, zero))
     seconds = minutes * 60 + part.get("second", zero)
@@ -451,6 +498,27 @@ def _is_date(column: Column) -> bool:
         return False
     forms = infer_forms(bare)
     return not any((forms[0].parts(text) or {}).get("H") for text in bare) if forms else True
+
+
+def _is_month(column: Column) -> bool:
+    """Tell whether cells are a year and a month, such as 202609."""
+    return bool(column.sample) and all(_MONTH.fullmatch(text.strip()) for text in column.sample)
+
+
+def _is_day_of(column: Column, month: Column) -> bool:
+    """Tell whether a column holds the days of months, in regular steps."""
+    if not _is_within(column, "day") or len(column.sample) != len(month.sample):
+        return False
+    months = [text.strip().replace("-", "") for text in month.sample]
+    columns = [
+        Column(name, "number", tuple(part))
+        for name, part in (
+            ("year", [text[:4] for text in months]),
+            ("month", [text[4:] for text in months]),
+        )
+    ]
+    stamps = _stamps_of([*columns, column], _CALENDAR[:3])
+    return len(set(stamps)) >= _MIN_ROWS and is_regular(stamps)
 
 
 def _hours_of(column: Column, date: Column) -> str | None:
@@ -576,17 +644,34 @@ def _kind_beside(column: Column, date: Column) -> str | None:
         return DATE
     if _are_offsets(column):
         return OFFSET
+    if _is_month(date) and _is_day_of(column, date):
+        return "day"
     name = column.name.strip().casefold()
     if name in _CALENDAR[3:] and _is_within(column, name):
         return name
     if _mostly(is_time_of_day, column.sample):
         return CLOCK
+    if _are_halves(column):
+        return HALF
+    if _are_milliseconds(column):
+        return MILLISECOND
     if _is_within(column, "hour"):
         return "hour"
     counted = _hours_of(column, date)
     if counted is not None and counted in (_periods_of(column), *_UNITS_S):
         return counted
     return next((kind for kind in (DIGITS, CLOCK) if _is_within(column, kind)), None)
+
+
+def _are_milliseconds(column: Column) -> bool:
+    """Tell whether a column is called the millisecond, and changes."""
+    is_called = _is_called(column, MILLISECOND) and _is_within(column, MILLISECOND)
+    return is_called and len(set(column.sample)) > 1
+
+
+def _are_halves(column: Column) -> bool:
+    """Tell whether cells are AM and PM."""
+    return _mostly(lambda text: _HALF.fullmatch(text.strip()) is not None, column.sample)
 
 
 def _are_offsets(column: Column) -> bool:

@@ -497,7 +497,9 @@ def join_time(source: Source, name: str | None) -> Source:
     columns = source.columns
     if name is not None:
         by_name = {column.name: column for column in columns}
-        names = (name,) if name in by_name else tuple(part.strip() for part in name.split(","))
+        names = (name,) if name in by_name else tuple(name.split(","))
+        if not set(names) <= by_name.keys():
+            names = tuple(map(str.strip, names))
         is_alone = len(names) == 1
         if not set(names) <= by_name.keys() or (is_alone and by_name[name].kind != "number"):
             return source

@@ -395,14 +395,19 @@ def spread(texts: Sequence[str], n: int) -> list[str]:
 
 def is_regular(iso: Sequence[str | None]) -> bool:
     """Tell whether most steps between stamps are equal, as those of months and of years are."""
+    return regularity(iso) >= _REGULAR_SHARE
+
+
+def regularity(iso: Sequence[str | None]) -> float:
+    """Return the share of the steps between stamps that are equal; 0 without any."""
     steps = _steps_between(iso)
     if not steps:
-        return False
+        return 0.0
     kinds = Counter(
         next((name for name, (low, high) in _MONTH_STEPS.items() if low <= step <= high), step)
         for step in steps
     )
-    return max(kinds.values()) >= _REGULAR_SHARE * len(steps)
+    return max(kinds.values()) / len(steps)
 
 
 _MONTH_STEPS = {
