@@ -53,8 +53,6 @@ _OPEN_BLOCKS, _PRIOR_GAIN = 14, 2.0
 """With fewer blocks a default season is believed unless the logarithm of the ratio, times their
 number, is above this: with so few days a season that is missed costs six times as much as one that
 is invented (docs/decisions.md, 111)."""
-_MIN_LONG_BLOCKS = 3
-"""Blocks without which no longer season is added to one that helps."""
 _FEW_RATIO = 0.8
 """Largest ratio at which an odd season is believed after a few blocks."""
 _ODD_RATIO = 0.9
@@ -156,14 +154,10 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
         main = _main_seasons(readings, lengths, periods, default, is_short)
         chosen[origins, 0] = main
         for period in periods:
-            if 2 * period >= n_rows:
-                continue
-            is_open = (main > 1) & (main < period) & (2 * period < lengths)
+            is_open = (main > 1) & (main < period) & (period < lengths)
             for shorter in np.unique(main[is_open]).tolist():
                 rows = np.flatnonzero(is_open & (main == shorter))
-                gains = _gains(readings[rows], period, lengths[rows], over=shorter)
-                helps = gains.are_enough(is_default=True) & (gains.ratio < _CLEAR_RATIO)
-                helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
+                helps = _has_longer(readings[rows], period, lengths[rows], over=shorter)
                 chosen[origins[rows[helps]], 1] = period
 
     parts = [origins for origins, _ in past.tables()]
@@ -208,6 +202,36 @@ def _main_seasons(
     if default in gains:
         main[(main == 1) & is_short & gains[default].are_open] = default
     return main
+
+
+def _has_longer(readings: Doubles, period: int, lengths: Integers, *, over: int) -> Flags:
+    """Tell whether a longer season helps beside a main one, `over`, `(series,)`.
+
+    A week that is too short to forecast blocks of it is believed where its days differ less from
+    those a week before than from those the day before (docs/decisions.md, 126).
+    """
+    helps = is_tested = np.zeros(len(readings), np.bool_)
+    if 2 * period < readings.shape[1]:
+        gains = _gains(readings, period, lengths, over=over)
+        is_tested = (2 * period < lengths) & (gains.n_blocks > 0)
+        helps = is_tested & gains.are_enough(is_default=True) & (gains.ratio < _CLEAR_RATIO)
+    if period == 7 * over:
+        helps = np.where(is_tested, helps, _repeats_better(readings, period, lengths, over=over))
+    return helps
+
+
+def _repeats_better(readings: Doubles, period: int, lengths: Integers, *, over: int) -> Flags:
+    """Tell whether readings differ less from those a period before than from a shorter one's."""
+    n_rows = readings.shape[1]
+    changes = [
+        np.abs(readings[:, period:] - readings[:, period - lag : n_rows - lag])
+        for lag in (period, over)
+    ]
+    is_known = np.isfinite(changes[0]) & np.isfinite(changes[1])
+    is_known &= np.arange(period, n_rows) >= (n_rows - lengths + period)[:, None]
+    long, short = (np.where(is_known, change, 0.0).sum(1) for change in changes)
+    is_better: Flags = (is_known.sum(1) >= over) & (long < short)
+    return is_better
 
 
 def _any_season(readings: Doubles) -> int:
