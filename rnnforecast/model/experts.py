@@ -368,7 +368,8 @@ class Experts:
         before = np.zeros((len(errors), 1 + lead, errors.shape[2]))
         sums = np.concatenate([before, np.cumsum(means, axis=1)], axis=1)
         counts = np.concatenate([before[..., :1], np.cumsum(is_judged, axis=1)], axis=1)
-        width = max(_ERROR_SEGMENTS, -(-2 * self.seasons.main // segment))
+        seasons = max(2 * self.seasons.main, self.seasons.long)
+        width = max(_ERROR_SEGMENTS, -(-seasons // segment))
         begin = np.maximum(np.arange(self.n_segments + 1) - width, 0)
         is_enough = counts - counts[:, begin] >= 2
         newest = np.where(is_enough, sums - sums[:, begin], sums)
