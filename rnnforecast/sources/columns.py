@@ -29,7 +29,7 @@ _DATE = re.compile(
 )
 _TIME_OF_DAY = re.compile(
     r"\s*(\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*(UTC|GMT|[Zz]|\+\d{2}:?\d{2})?"
-    r"|\d{4}\s*(UTC|GMT|Z))\s*"
+    r"|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
 )
 _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""

@@ -432,8 +432,14 @@ class Header:
 
     def _reject_rows_of_other_kinds(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row, and for first rows that are none."""
-        if all(map(_is_value, filter(None, self.names))):
+        is_row = all(map(_is_value, filter(None, self.names)))
+        if is_row or (body and _are_readings(self.names, body[0])):
             names = ["time", *(f"sensor{i}" for i in range(1, len(self.names)))]
+            if not is_row:
+                names = [
+                    "time" if is_date(cell) else f"{'sensor' if _is_value(cell) else 'series'}{i}"
+                    for i, cell in enumerate(self.names)
+                ]
             raise self._error(
                 "the first line contains readings, not column names",
                 "no-header",
@@ -673,6 +679,14 @@ def _count_by_one(rows: Sequence[Row]) -> bool:
 def _is_value(cell: str) -> bool:
     is_time = is_date(cell) or is_time_of_day(cell)
     return is_time or is_number(cell, ".") or is_number(cell, ",")
+
+
+def _are_readings(cells: Sequence[str], below: Sequence[str]) -> bool:
+    """Tell whether cells hold a time and a number, each above another: they are a row, no names."""
+    pairs = list(zip(cells, below, strict=False))
+    times = [is_date(cell) and is_date(next_cell) for cell, next_cell in pairs]
+    values = [_is_value(cell) and _is_value(next_cell) for cell, next_cell in pairs]
+    return sum(times) == 1 and sum(values) > 1
 
 
 def _has_value(cells: Sequence[str]) -> bool:

@@ -87,8 +87,15 @@ MAX_OFFERED_ZONES = 3
 _MAX_LISTED = 5
 """Offsets from UTC that a message lists."""
 CONSTANT = "always"
+MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
+_MARKED_NUMBER = re.compile(
+    r"\s*[<>~'\u2248\u2264\u2265]?\s*(?P<number>[-+]?\d+([.,]\d+)?(:\d{2}:\d{2})?)\s*"
+    r"([^\d\s:/.,-]\S{0,4}(\s*\d+\s*(min|m|sec|s))*)?\s*"
+)
+_MIN_MARKED, _MOSTLY_MARKED = 10, 0.8
+"""Different numbers with marks that a column has at least, and their share of its texts."""
 _UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
 """Units of time that numbers count, or powers of ten of them."""
 _LEAST_SUMMER_DAYS = 30
@@ -567,9 +574,20 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
     n_pairs = count_codes(pair_codes(codes, cells.codes))
     if n_series > 1 and n_pairs <= n_series:
         return "units of measurement" if cells.is_unit else SAME_IN_SERIES
+    if marked := _marked_numbers(cells.texts):
+        return f"{MARKED} {marked[0]!r}"
     if _TEXT_REPEATING_FACTOR * cells.n_values > evidence.n_rows:
         return "free text"
     return STATUS
+
+
+def _marked_numbers(texts: Sequence[str]) -> list[str]:
+    """Return the texts that are numbers with a mark or a unit, where these are most of them."""
+    matches = [match for match in map(_MARKED_NUMBER.fullmatch, texts) if match is not None]
+    numbers = {match["number"] for match in matches}
+    are_most = len(matches) >= _MOSTLY_MARKED * len(texts)
+    marked = [match[0] for match in matches if match[0] != match["number"]]
+    return marked if are_most and len(numbers) >= _MIN_MARKED else []
 
 
 def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:

@@ -28,6 +28,7 @@ from rnnforecast.tables.evidence import (
 )
 from rnnforecast.tables.roles import (
     CONSTANT,
+    MARKED,
     MAX_OFFERED_ZONES,
     left_out_numbers,
     rank_keys,
@@ -426,12 +427,16 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
     """Report which columns are not used, and why; of very many, the first ones.
 
     `numbers` are columns of numbers: where one of them never changes, that is a warning, as it may
-    be a sensor.
+    be a sensor. So are numbers with marks.
     """
     constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
     if constant:
         message = "never changes, skipped"
         listener(WarningEvent.for_names("constant-series", message, constant))
+    marked = [name for name, reason in reasons.items() if reason.startswith(MARKED)]
+    if marked:
+        message = "numbers with other text, skipped; to forecast them, remove the text"
+        listener(WarningEvent.for_names("marked-numbers", message, marked))
     if reasons:
         listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
         more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)

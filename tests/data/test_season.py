@@ -232,6 +232,32 @@ def test_a_table_of_unlike_series_gets_the_season_of_each():
     assert n_wrong <= 1
 
 
+def workdays(n_days: int, n_per_day: int, seed: int) -> np.ndarray:
+    """Return readings that end at some hour of a week, with quiet weekends."""
+    rng = np.random.default_rng(seed)
+    step = np.arange(n_days * n_per_day) + int(rng.integers(7 * n_per_day))
+    day = 10 + 5 * np.sin(2 * np.pi * step / n_per_day)
+    return np.where(step // n_per_day % 7 >= 5, 2, day) + rng.normal(size=len(step)) / 2
+
+
+@pytest.mark.parametrize("n_per_day", [24, 96])
+@pytest.mark.parametrize("n_days", [14, 17, 21, 28])
+def test_a_short_history_has_its_week_beside_the_day(n_days, n_per_day):
+    step_us = DAY_US // n_per_day
+    series = [workdays(n_days, n_per_day, seed) for seed in range(20)]
+    expected = Seasons(n_per_day, 7 * n_per_day)
+    assert find_seasons(past(*series, step_us=step_us)).count(expected) == 20
+
+
+def test_a_short_history_of_equal_days_seldom_has_a_week():
+    rng = np.random.default_rng(0)
+    steps = np.arange(24 * 27)
+    series = [
+        10 + 5 * np.sin(2 * np.pi * steps / 24) + rng.normal(size=len(steps)) for _ in "x" * 100
+    ]
+    assert sum(found.has_long for found in find_seasons(past(*series))) <= 10
+
+
 def test_a_series_has_the_seasons_that_it_has_alone() -> None:
     rng = np.random.default_rng(0)
     series = []

@@ -25,6 +25,25 @@ def test_a_first_row_of_readings_is_no_header(tmp_path):
     assert "time,sensor1" in error.advice
 
 
+@pytest.mark.parametrize(
+    ("row", "names"),
+    [
+        ("web1.load,{t},{v}", "series0,time,sensor2"),
+        ("{t},north,{v},{v}1", "time,series1,sensor2,sensor3"),
+        ("hall,{t},{v},OK", "series0,time,sensor2,series3"),
+    ],
+)
+def test_a_first_row_of_readings_with_a_text_is_no_header(tmp_path, row, names):
+    rows = [row.format(t=f"2026-09-14 {i % 24:02d}:00", v=i + 0.5) for i in range(24)]
+    path = write(tmp_path / "bare.csv", *rows)
+
+    error = failure(path)
+    assert error.code == "no-header"
+    assert error.proposals[0].options == ("--no-header", "--columns", names)
+    result = read(path, no_header=True, columns=tuple(names.split(",")), time="time")
+    assert result.panel.target[0] == 0.5
+
+
 @pytest.mark.parametrize("header", ["2024,temp", ",temp", "timestamp,1"])
 def test_one_odd_name_is_still_a_header(tmp_path, header):
     assert read(write(tmp_path / "odd.csv", header, *hourly(1, 2, 3))).panel.n_series == 1

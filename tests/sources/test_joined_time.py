@@ -309,6 +309,76 @@ def test_minutes_of_hours_from_1_to_24_are_those_of_the_hour_that_ends(tmp_path,
     assert (start_of(result), result.panel.step_us) == (stamps[0], 900_000_000)
 
 
+CLOCKS_OF_12 = {
+    "Date,Time,AM/PM": "%Y-%m-%d,%I:%M,%p",
+    "Date,Time,half": "%Y-%m-%d,%-I:%M:%S,%p",
+    "Date,Hour,Minute,Half": "%Y-%m-%d,%-I,%-M,%p",
+    "Date,Time": "%Y-%m-%d,%-I %p",
+    "date,hour": "%Y-%m-%d,%I%p",
+}
+
+
+@pytest.mark.parametrize("names", CLOCKS_OF_12)
+def test_halves_of_the_day_belong_to_the_time(tmp_path, names):
+    step_s = 900 if "M" in CLOCKS_OF_12[names] else 3600
+    stamps, _ = times_of_day(step_s)
+    rows = [f"{t.strftime(CLOCKS_OF_12[names])},{i}" for i, t in enumerate(stamps)]
+    result = read(write(tmp_path / "x.csv", f"{names},v", *rows))
+    assert (start_of(result), result.panel.step_us) == (stamps[0], step_s * 1_000_000)
+    assert result.panel.names == ("v",)
+
+
+@pytest.mark.parametrize("names", ["Date,Time,Milliseconds", "date,hour,minute,second,ms"])
+def test_milliseconds_in_a_column_belong_to_the_time(tmp_path, names):
+    stamps = pd.date_range("2026-09-14 10:00", periods=300, freq="40ms")
+    form = "%Y-%m-%d,%H:%M:%S" if "Time" in names else "%Y-%m-%d,%-H,%-M,%-S"
+    rows = [f"{t.strftime(form)},{t.microsecond // 1000},{i}" for i, t in enumerate(stamps)]
+    result = read(write(tmp_path / "x.csv", f"{names},v", *rows))
+    assert (start_of(result), result.panel.step_us) == (stamps[0], 40_000)
+
+
+@pytest.mark.parametrize("names", ["Year,Quarter", "year,qtr", "v2,Jahr,Quartal"])
+def test_quarters_of_years_are_times(tmp_path, names):
+    others = "7.5," if names.startswith("v2") else ""
+    rows = [f"{others}{1990 + i // 4},{i % 4 + 1},{i}.5" for i in range(60)]
+    result = read(write(tmp_path / "x.csv", f"{names},v", *rows))
+    assert start_of(result) == pd.Timestamp("1990-01-01")
+    assert result.panel.target.tolist() == [i + 0.5 for i in range(60)]
+
+
+def test_four_sensors_of_each_year_are_no_quarters(tmp_path):
+    rows = [f"{1990 + i // 4},{i % 4 + 1},{i}.5" for i in range(60)]
+    result = read(write(tmp_path / "x.csv", "year,well,v", *rows))
+    assert (result.schema.time, result.schema.series) == ("year", "well")
+
+
+@pytest.mark.parametrize("names", ["Year,Week", "Jahr,KW"])
+def test_weeks_of_years_are_times(tmp_path, names):
+    weeks = pd.date_range("2019-12-30", periods=200, freq="7D")  # 2020 has 53
+    calendar = [week.isocalendar() for week in weeks]
+    rows = [f"{c.year},{c.week},{i}" for i, c in enumerate(calendar)]
+    result = read(write(tmp_path / "x.csv", f"{names},v", *rows))
+    assert (start_of(result), result.panel.step_us) == (weeks[0], 7 * 24 * HOUR_US)
+    assert result.panel.target.tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("form", ["%Y%m", "%Y-%m"])
+def test_a_month_and_a_day_are_one_date(tmp_path, form):
+    days = pd.date_range("2026-01-20", periods=100)
+    rows = [f"{day.strftime(form)},{day.day},{i}" for i, day in enumerate(days)]
+    result = read(write(tmp_path / "x.csv", "month,day,v", *rows))
+    assert (start_of(result), result.panel.step_us) == (days[0], 24 * HOUR_US)
+    assert result.panel.names == ("v",)
+
+
+def test_the_columns_of_a_time_may_have_blanks_around_their_names(tmp_path):
+    stamps, _ = times_of_day(3600)
+    rows = [f"{t:%Y%m%d},{t.hour:5d},{i}" for i, t in enumerate(stamps)]
+    path = write(tmp_path / "x.csv", "YYYYMMDD,   HH,v", *rows)
+    option, names = failure(path).proposals[0].options
+    assert (option, read(path, time=names).panel.step_us) == ("--time", HOUR_US)
+
+
 @pytest.mark.parametrize("names", ["date,hour,quarter", "date,hour,interval"])
 def test_a_number_that_does_not_count_each_hour_is_no_part_of_it(tmp_path, names):
     stamps, _ = times_of_day(3600)

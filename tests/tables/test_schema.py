@@ -170,6 +170,33 @@ def test_an_empty_column_is_left_out_with_a_warning(tmp_path):
     assert "spare" in result.warnings["empty-column"].message
 
 
+MARKED = {
+    "{}{}": True,
+    "{} {}iB": True,
+    "'{}": True,
+    "<{}": True,
+    "{}h 30min": True,
+    "room {}": False,
+    "{}-1": False,
+    "{}.1.2": False,
+}
+
+
+@pytest.mark.parametrize("form", MARKED)
+def test_numbers_with_other_text_are_not_left_out_silently(tmp_path, form):
+    numbers = np.random.default_rng(0).integers(10, 99, 60)
+    cells = [form.format(number, "XY"[i % 2]) for i, number in enumerate(numbers)]
+    cells[::20] = ["off"] * 3
+    rows = [f"{i},{i * 0.5},{cell}" for i, cell in enumerate(cells, start=1)]
+    result = read(write(tmp_path / "x.csv", "when,v,flow", *rows), time="when", time_unit="s")
+
+    assert result.panel.names == ("v",)
+    assert ("marked-numbers" in result.warnings) == MARKED[form]
+    if MARKED[form]:
+        assert "flow" in result.warnings["marked-numbers"].message
+        assert repr(cells[1]) in dict(result.schema.reasons)["flow"]
+
+
 def test_the_schema_survives_json():
     schema = Schema("t", "id", ("v",), epoch_unit="ms", step_us=60_000_000, tz="Europe/Vienna")
 
