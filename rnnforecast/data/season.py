@@ -53,6 +53,10 @@ _OPEN_BLOCKS, _PRIOR_GAIN = 14, 2.0
 """With fewer blocks a default season is believed unless the logarithm of the ratio, times their
 number, is above this: with so few days a season that is missed costs six times as much as one that
 is invented (docs/decisions.md, 111)."""
+_MIN_LONG_BLOCKS = 3
+"""With fewer blocks a longer season has to gain as much as a period that is none of the clock."""
+_REPEAT_NOISE = 0.5
+"""Two standard deviations of the ratio of changes of one day of noise."""
 _FEW_RATIO = 0.8
 """Largest ratio at which an odd season is believed after a few blocks."""
 _ODD_RATIO = 0.9
@@ -214,14 +218,18 @@ def _has_longer(readings: Doubles, period: int, lengths: Integers, *, over: int)
     if 2 * period < readings.shape[1]:
         gains = _gains(readings, period, lengths, over=over)
         is_tested = (2 * period < lengths) & (gains.n_blocks > 0)
-        helps = is_tested & gains.are_enough(is_default=True) & (gains.ratio < _CLEAR_RATIO)
+        largest = np.where(gains.n_blocks < _MIN_LONG_BLOCKS, _ODD_RATIO, _CLEAR_RATIO)
+        helps = is_tested & gains.are_enough(is_default=True) & (gains.ratio < largest)
     if period == 7 * over:
         helps = np.where(is_tested, helps, _repeats_better(readings, period, lengths, over=over))
     return helps
 
 
 def _repeats_better(readings: Doubles, period: int, lengths: Integers, *, over: int) -> Flags:
-    """Tell whether readings differ less from those a period before than from a shorter one's."""
+    """Tell whether readings differ less from those a period before than from those a shorter one.
+
+    They do so by more than noise would, over all that have a reading a period before.
+    """
     n_rows = readings.shape[1]
     changes = [
         np.abs(readings[:, period:] - readings[:, period - lag : n_rows - lag])
@@ -230,7 +238,9 @@ def _repeats_better(readings: Doubles, period: int, lengths: Integers, *, over: 
     is_known = np.isfinite(changes[0]) & np.isfinite(changes[1])
     is_known &= np.arange(period, n_rows) >= (n_rows - lengths + period)[:, None]
     long, short = (np.where(is_known, change, 0.0).sum(1) for change in changes)
-    is_better: Flags = (is_known.sum(1) >= over) & (long < short)
+    n_periods = is_known.sum(1) / over
+    least = 1 - _REPEAT_NOISE / np.sqrt(np.maximum(n_periods, 1))
+    is_better: Flags = (n_periods >= 1) & (long < least * short)
     return is_better
 
 

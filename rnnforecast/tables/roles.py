@@ -91,7 +91,7 @@ MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
 _MARKED_NUMBER = re.compile(
-    r"\s*[<>~'\u2248\u2264\u2265]?\s*(?P<number>[-+]?\d+([.,]\d+)?(:\d{2}:\d{2})?)\s*"
+    r"\s*[<>~'\u2248\u2264\u2265]?\s*(?P<number>[-+]?(0|[1-9]\d*)([.,]\d+)?(:\d{2}:\d{2})?)\s*"
     r"([^\d\s:/.,-]\S{0,4}(\s*\d+\s*(min|m|sec|s))*)?\s*"
 )
 _MIN_MARKED, _MOSTLY_MARKED = 10, 0.8

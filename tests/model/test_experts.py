@@ -237,7 +237,7 @@ class Slow:
                 means[name] = total / n_known
             judged.append((i, means))
 
-        width = max(12, math.ceil(2 * self.main / self.segment))
+        width = max(12, math.ceil(max(2 * self.main, self.long) / self.segment))
         newest = [means for i, means in judged if i >= boundary - width]
         chosen = newest if len(newest) >= 2 else [means for _, means in judged]
         return {

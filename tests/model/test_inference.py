@@ -130,7 +130,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, History, int]:
     return network, history, draw(st.integers(1, 3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(networks())
 def test_quantiles_are_those_of_torch(case: tuple[Network, History, int]) -> None:
     network, history, n_origins = case
@@ -145,7 +145,7 @@ def test_quantiles_are_those_of_torch(case: tuple[Network, History, int]) -> Non
         assert (np.diff(values, axis=-1) >= 0).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(networks())
 def test_an_ensemble_forecasts_the_mean_that_torch_gives(
     case: tuple[Network, History, int],
