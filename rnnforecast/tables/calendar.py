@@ -41,6 +41,20 @@ _WEEKS_WORKED = 0.5
 _CLOCK = re.compile(r"\D*(\d{1,2})[:.h]?([0-5]\d)(?::00)?(?!\d).*")
 _NUMBER = re.compile(r"(\D*?)[ _.-]*(\d{1,3})\D*")
 """Names of columns that may hold a part of the day: 01:30, kWh_0130; and H01, P1, Hour 1."""
+_HALF_CLOCK = re.compile(r"(\d{1,2})(?::00)? *([AaPp])\.?[Mm]\.?")
+_WEEKDAYS = {
+    name: number
+    for names in (
+        "monday tuesday wednesday thursday friday saturday sunday",
+        "mon tue wed thu fri sat sun",
+        "montag dienstag mittwoch donnerstag freitag samstag sonntag",
+        "mo di mi do fr sa so",
+        "lundi mardi mercredi jeudi vendredi samedi dimanche",
+        "lunes martes mi\u00e9rcoles jueves viernes s\u00e1bado domingo",
+    )
+    for number, name in enumerate(names.split())
+}
+"""Names of weekdays in several languages, by their number."""
 _PARTS_OF_DAY = {
     24: "the hours",
     48: "the half hours",
@@ -215,11 +229,17 @@ def close_axis(
 
 def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listener) -> None:
     """Warn where series are, by their names, parts of a step: months of a year, hours of a day."""
+    # beside the parts there may be their total
+    weekdays = {_WEEKDAYS.get(name.strip().casefold()) for name in names} - {None}
+    named = [name for name in names if month_of(name) or any(map(str.isdigit, name))]
+    names = named if len(names) - len(named) == 1 else names
     months = sorted(month_of(name) or 0 for name in names)
     if step_us >= SHORTEST_MONTH_US and months == [*range(1, 13)]:
         parts = "the months of a year"
     elif step_us == DAY_US and _are_parts_of_day(names):
         parts = f"{_PARTS_OF_DAY[len(names)]} of a day"
+    elif step_us == WEEK_US and len(weekdays) == 7:
+        parts = "the days of a week"
     else:
         return
     message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast separately;"
@@ -237,6 +257,10 @@ def _are_parts_of_day(names: Sequence[str]) -> bool:
     if numbers in ([*range(n_parts)], [*range(1, n_parts + 1)]):
         are_periods = all(match[1].strip().casefold() in _PERIOD_NAMES for match in numbered)
         return n_parts == 24 or are_periods
+    halves = [match for match in map(_HALF_CLOCK.fullmatch, names) if match is not None]
+    hours = sorted(int(match[1]) % 12 + 12 * (match[2] in "Pp") for match in halves)
     clocks = [match for match in map(_CLOCK.fullmatch, names) if match is not None]
+    if hours == [*range(n_parts)]:
+        return True
     minutes = sorted((60 * int(match[1]) + int(match[2])) % 1440 for match in clocks)
     return minutes == [*range(0, 1440, 1440 // n_parts)]

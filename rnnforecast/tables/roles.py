@@ -73,6 +73,8 @@ is rounded by this share of itself."""
 _ALIKE_SLOPE = 0.05
 """Units of time, and their powers of ten, are further apart than this."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
+_MAX_QUALITIES = 10
+"""Different numbers that the quality of a reading has at most."""
 _DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
 OFFERED_ZONES = (
@@ -386,7 +388,19 @@ def _reason_of_number(
         usual = np.bincount(column.codes).max() / n_seen
         if usual > 1 - _RARE_SHARE:
             return "a status: almost always the same integer"
+    if not column.is_fraction and column.n_values <= _MAX_QUALITIES:
+        names = [name for name in evidence.columns if name != column.column.name]
+        reading = next((name for name in names if _is_quality_of(column.column.name, name)), None)
+        return f"the quality of {reading}" if reading is not None else None
     return None
+
+
+def _is_quality_of(name: str, reading: str) -> bool:
+    """Tell whether a name is another one's with a word for quality: flow_qc, or QRR beside RR."""
+    tokens, of_reading = (re.findall(r"[^\W_]+", text.casefold()) for text in (name, reading))
+    stem = [token for token in tokens if token not in _STATUS_WORDS and token != "q"]
+    has_word = 0 < len(stem) < len(tokens) and of_reading[: len(stem)] == stem
+    return has_word or tokens == [f"q{''.join(of_reading)}"]
 
 
 def _is_row_number(values: Doubles, n_values: int, codes: Integers, order: Integers) -> bool:

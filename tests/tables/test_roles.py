@@ -322,6 +322,27 @@ def test_a_text_that_changes_with_time_is_a_status_and_named(name):
     assert "not used: x (a status" in result.notes
 
 
+@pytest.mark.parametrize(
+    ("reading", "quality", "is_quality"),
+    [
+        ("flow_m3s", "flow_m3s_qc", True),
+        ("flow_m3s", "flow quality", True),
+        ("FF", "QFF", True),
+        ("level", "level_flag", True),
+        ("level", "pump_flag", False),
+        ("flow", "flow_2", False),
+        ("u", "q", False),
+    ],
+)
+def test_numbers_that_tell_the_quality_of_a_reading_are_none(reading, quality, is_quality):
+    numbers = np.random.default_rng(0).choice([0, 1, 3, 9], N)
+    result = read(pd.DataFrame({"when": HOURS, reading: wave(N), quality: numbers}))
+
+    assert result.panel.names == ((reading,) if is_quality else (reading, quality))
+    if is_quality:
+        assert reason(result, quality) == f"the quality of {reading}"
+
+
 def test_names_of_days_are_no_series():
     days = pd.date_range("2023-01-02", periods=200)
     frame = pd.DataFrame({"when": days, "day": days.day_name(), "v": wave(200)})
