@@ -66,6 +66,7 @@ _PART_WORDS = {
     "second": ("secon", "sekund", "segund"),
     MILLISECOND: ("millis", "milis"),
     QUARTER: ("quart", "trimes", "kwart", "vierteljahr"),
+    WEEK: ("week", "woche", "seman", "semain", "settim"),
 }
 """How words begin, in several languages, that name a part of a time beside the others."""
 _SPLIT_NAME = re.compile(
@@ -80,6 +81,7 @@ _SHORT_NAMES = {
     "second": ("sec", "secs", "ss"),
     MILLISECOND: ("ms", "msec", "msecs"),
     QUARTER: ("q", "qtr"),
+    WEEK: ("wk", "kw"),
 }
 _MOSTLY = 0.9
 """Share of cells that are times of day, where the others are errors."""
@@ -405,6 +407,8 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
                 group = columns[first : first + n_parts]
                 if QUARTER in order and not _is_called(group[-1], QUARTER):
                     continue  # the numbers of four sensors
+                if order[1] == DAY_OF_YEAR and _is_called(group[1], WEEK):
+                    continue
                 stamps = _stamps_of(group, order[:n_parts])
                 n_stamps = len(set(stamps))
                 if n_stamps < _MIN_ROWS or (best is not None and n_stamps < best[0][0]):

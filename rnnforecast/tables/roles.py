@@ -73,6 +73,7 @@ is rounded by this share of itself."""
 _ALIKE_SLOPE = 0.05
 """Units of time, and their powers of ten, are further apart than this."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
+_COORDINATES = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
 _MAX_QUALITIES = 10
 """Different numbers that the quality of a reading has at most."""
 _DAY_US = 86_400_000_000
@@ -388,11 +389,27 @@ def _reason_of_number(
         usual = np.bincount(column.codes).max() / n_seen
         if usual > 1 - _RARE_SHARE:
             return "a status: almost always the same integer"
+    if _is_coordinate(column, evidence):
+        return "a coordinate"
     if not column.is_fraction and column.n_values <= _MAX_QUALITIES:
         names = [name for name in evidence.columns if name != column.column.name]
         reading = next((name for name in names if _is_quality_of(column.column.name, name)), None)
         return f"the quality of {reading}" if reading is not None else None
     return None
+
+
+def _is_coordinate(column: ColumnEvidence, evidence: Evidence) -> bool:
+    """Tell whether a column is called a latitude or a longitude, beside one that is called so."""
+    tokens_of = {
+        name: set(re.findall(r"[^\W\d_]+", name.casefold()))
+        for name, cells in evidence.columns.items()
+        if cells.numbers is not None and np.nanmax(np.abs(cells.numbers), initial=0.0) <= 180
+    }
+    own = tokens_of.get(column.column.name, set())
+    return any(
+        own & mine and any(tokens & its for tokens in tokens_of.values())
+        for mine, its in itertools.permutations(_COORDINATES)
+    )
 
 
 def _is_quality_of(name: str, reading: str) -> bool:

@@ -45,6 +45,8 @@ _MANY_TARGETS = 2000
 _N_LISTED, _N_SIMILAR = 20, 3
 _FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
 """Least count of numbers that may be times, and the share of their steps that must be equal."""
+_YEARS = 1800, 2100
+"""Numbers between them, or with two digits behind, are years and months, and count no seconds."""
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
@@ -306,6 +308,9 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     step = float(np.median(steps)) if len(steps) else 0.0
     is_even = step > 0 and np.mean(np.abs(steps - step) <= 0.1 * step) >= _EVEN_SHARE
     if not is_even or (step == 1 and numbers[0] in (0, 1)):  # row numbers
+        return []
+    years, months = (numbers // 100, numbers % 100) if numbers[0] > _YEARS[1] else (numbers, 1)
+    if ((_YEARS[0] <= years) & (years < _YEARS[1]) & (months <= 13)).all():
         return []
     return [
         Proposal(("--time", column.name, "--time-unit", unit), f"if it counts {name} since 1970")

@@ -322,6 +322,16 @@ def test_a_text_that_changes_with_time_is_a_status_and_named(name):
     assert "not used: x (a status" in result.notes
 
 
+@pytest.mark.parametrize("names", [("lat", "lon"), ("GPS Latitude", "GPS Longitude")])
+def test_where_a_sensor_moves_its_place_is_no_reading(names):
+    path = np.cumsum(np.random.default_rng(0).normal(size=(2, N)), axis=1) / 1000 + [[54], [11]]
+    frame = pd.DataFrame({"when": HOURS, "v": wave(N), **dict(zip(names, path, strict=True))})
+    result = read(frame)
+    assert result.panel.names == ("v",)
+    assert [reason(result, name) for name in names] == ["a coordinate"] * 2
+    assert read(frame.drop(columns=names[1])).panel.names == ("v", names[0])
+
+
 @pytest.mark.parametrize(
     ("reading", "quality", "is_quality"),
     [

@@ -170,6 +170,18 @@ def test_an_empty_column_is_left_out_with_a_warning(tmp_path):
     assert "spare" in result.warnings["empty-column"].message
 
 
+@pytest.mark.parametrize("form", ["year and month", "year with decimals"])
+def test_years_and_months_are_not_offered_as_seconds(tmp_path, form):
+    """A thirteenth month is the total of a year."""
+    values = np.random.default_rng(0).integers(0, 99, 60)
+    counts = [201401 + i % 13 + i // 13 * 100 for i in range(60)]
+    if form == "year with decimals":
+        counts = [round(1990 + (i + 0.5) / 12, 4) for i in range(60)]
+    rows = [f"{count},{value}" for count, value in zip(counts, values, strict=True)]
+    error = failure(write(tmp_path / "x.csv", "n,v", *rows))
+    assert not [p for p in error.proposals if "--time-unit" in p.options]
+
+
 MARKED = {
     "{}{}": True,
     "{} {}iB": True,
