@@ -407,7 +407,7 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
                 group = columns[first : first + n_parts]
                 if QUARTER in order and not _is_called(group[-1], QUARTER):
                     continue  # the numbers of four sensors
-                if order[1] == DAY_OF_YEAR and _is_called(group[1], WEEK):
+                if DAY_OF_YEAR in order[:n_parts] and _is_called(group[1], WEEK):
                     continue
                 stamps = _stamps_of(group, order[:n_parts])
                 n_stamps = len(set(stamps))
