@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import islice, pairwise, takewhile
 
 from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
@@ -373,6 +373,7 @@ class Header:
             raise self._error(
                 f"two columns are named {duplicate!r}",
                 "duplicate-column",
+                proposals=self._below_titles(body),
                 hint="use unique column names",
             )
 
@@ -494,6 +495,14 @@ class Header:
         counts = [set(_count_fields(rows, sep)) for sep in SEPARATORS]
         is_table = any(len(c) == 1 and c != {1} for c in counts) or _are_blank_separated(rows)
         return rows if is_table else texts
+
+    def _below_titles(self, body: Sequence[Row]) -> list[Proposal]:
+        """Return the options that skip lines above names that all differ, with readings below."""
+        for number, (row, below) in enumerate(pairwise(body[:_MAX_UNITS_ROWS]), start=1):
+            if not _has_value(row) and len(set(row)) == len(row) and _has_value(below):
+                skipped = str(self.n_above - 1 + number)
+                return [Proposal(("--skip-rows", skipped), "if the names are below these lines")]
+        return []
 
     def _for_preamble(self, n_lines: int) -> list[Proposal]:
         """Return the options that skip these lines, as comments where they begin with a mark.

@@ -44,6 +44,19 @@ def test_a_first_row_of_readings_with_a_text_is_no_header(tmp_path, row, names):
     assert result.panel.target[0] == 0.5
 
 
+def test_titles_of_as_many_cells_are_offered_to_be_skipped(tmp_path):
+    titles = ["Prices in EUR/MWh;;;", "last updated 20-06-2023;;;"]
+    rows = [
+        f"2026-06-{i // 24 + 1:02d} {i % 24:02d}:00;{i},5;{i % 7},25;1{i % 9},5" for i in range(99)
+    ]
+    path = write(tmp_path / "x.csv", *titles, ";north;south;west", *rows)
+
+    error = failure(path)
+    assert error.code == "duplicate-column"
+    assert error.proposals[0].options == ("--skip-rows", "2")
+    assert read(path, skip_rows=2).panel.names == ("north", "south", "west")
+
+
 @pytest.mark.parametrize("header", ["2024,temp", ",temp", "timestamp,1"])
 def test_one_odd_name_is_still_a_header(tmp_path, header):
     assert read(write(tmp_path / "odd.csv", header, *hourly(1, 2, 3))).panel.n_series == 1
