@@ -76,7 +76,6 @@ def predict(
     """Forecast the steps after the last reading."""
     _check_output(output, common, explicit, is_batch=batch.is_batch, plot=plot)
     screen = configure_screen(context, common)
-
     result: BatchResult | Prediction
     if batch.is_batch:
         if batch.uses_processes:
