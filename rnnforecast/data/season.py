@@ -65,8 +65,8 @@ _RESOLUTION = 1e-9
 """Errors below this share of the readings are roundings."""
 _MAIN_SEASONS, _LONG_SEASONS = 28, 4
 """Seasons in a look-back that is not given."""
-_MIN_LOOKBACK, _MAX_LOOKBACK = 672, 2048
-"""Bounds of a look-back that is not given (docs/decisions.md, 108)."""
+_MIN_LOOKBACK, _MAX_LOOKBACK, _MAX_LONG_LOOKBACK = 672, 2048, 8192
+"""Bounds of a look-back that is not given (docs/decisions.md, 108, 130)."""
 _FEWEST_ROWS = 20
 """With fewer rows nothing tells how wrong a forecast will be."""
 _NO_SEASON_HORIZON = 24
@@ -653,10 +653,12 @@ def default_horizon(season: int, step_us: int) -> int:
 def wanted_lookback(seasons: Sequence[Seasons]) -> int:
     """Return the rows that hold 28 main and 4 long seasons of each series, from 672 to 2,048.
 
-    Longer ones forecast worse (docs/decisions.md, 108).
+    Longer ones forecast worse (docs/decisions.md, 108), but for those that hold two long seasons
+    and a main one, up to 8,192 rows: a week of five minutes is forecast from the one before.
     """
     rows = [max(_MAIN_SEASONS * s.main, _LONG_SEASONS * s.long) for s in seasons]
-    return min(max(_MIN_LOOKBACK, *rows), _MAX_LOOKBACK)
+    least = [n for s in seasons if (n := 2 * s.long + s.main) <= _MAX_LONG_LOOKBACK]
+    return max(min(max(_MIN_LOOKBACK, *rows), _MAX_LOOKBACK), *least, 0)
 
 
 def resolve_windows(

@@ -359,6 +359,9 @@ def test_a_season_as_long_as_the_readings_is_too_long(text):
         ([Seasons(7, 365)], 1460),
         ([Seasons(168)], 2048),
         ([Seasons(), Seasons(48), Seasons(24, 168)], 1344),
+        ([Seasons(96, 672)], 2048),
+        ([Seasons(288, 2016), Seasons(24)], 4320),
+        ([Seasons(1440, 10_080)], 2048),
     ],
 )
 def test_the_wanted_look_back_holds_28_main_and_4_long_seasons_within_bounds(seasons, expected):
