@@ -37,6 +37,12 @@ _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
 )  # fmt: skip
+_MARKED_NUMBER = re.compile(
+    r"\s*[<>~'\u2248\u2264\u2265]?\s*(?P<number>[-+]?(0|[1-9]\d*)([.,]\d+)?(:\d{2}:\d{2})?)\s*"
+    r"([^\d\s:/.,-]\S{0,4}(\s*\d+\s*(min|m|sec|s))*)?\s*"
+)
+_MIN_MARKED, _MOSTLY_MARKED = 10, 0.8
+"""Different numbers with marks that a column has at least, and their share of its texts."""
 _ZONE_ABBREVIATION = re.compile(
     r"UTC|GMT|Z|WET|WEST|BST|CET|CEST|MEZ|MESZ|EET|EEST|MSK|[ECMPA][SD]T|AK[SD]T|HST|NZ[SD]T"
     r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
@@ -85,6 +91,15 @@ class ColumnEvidence:
         return 0 < len(texts) <= _MAX_TEXTS and all(
             _ZONE_ABBREVIATION.fullmatch(text) or text in known_zones() for text in texts
         )
+
+    @cached_property
+    def marked_numbers(self) -> list[str]:
+        """The texts that are numbers with a mark or a unit, where these are most of them."""
+        matches = [m for m in map(_MARKED_NUMBER.fullmatch, self.texts) if m is not None]
+        numbers = {match["number"] for match in matches}
+        are_most = len(matches) >= _MOSTLY_MARKED * len(self.texts)
+        marked = [match[0] for match in matches if match[0] != match["number"]]
+        return marked if are_most and len(numbers) >= _MIN_MARKED else []
 
     @cached_property
     def is_fraction(self) -> bool:

@@ -93,12 +93,6 @@ CONSTANT = "always"
 MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
-_MARKED_NUMBER = re.compile(
-    r"\s*[<>~'\u2248\u2264\u2265]?\s*(?P<number>[-+]?(0|[1-9]\d*)([.,]\d+)?(:\d{2}:\d{2})?)\s*"
-    r"([^\d\s:/.,-]\S{0,4}(\s*\d+\s*(min|m|sec|s))*)?\s*"
-)
-_MIN_MARKED, _MOSTLY_MARKED = 10, 0.8
-"""Different numbers with marks that a column has at least, and their share of its texts."""
 _UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
 """Units of time that numbers count, or powers of ten of them."""
 _LEAST_SUMMER_DAYS = 30
@@ -392,32 +386,42 @@ def _reason_of_number(
     if _is_coordinate(column, evidence):
         return "a coordinate"
     if not column.is_fraction and column.n_values <= _MAX_QUALITIES:
-        names = [name for name in evidence.columns if name != column.column.name]
-        reading = next((name for name in names if _is_quality_of(column.column.name, name)), None)
+        reading = _quality_of(column.column.name, evidence.columns)
         return f"the quality of {reading}" if reading is not None else None
     return None
 
 
 def _is_coordinate(column: ColumnEvidence, evidence: Evidence) -> bool:
     """Tell whether a column is called a latitude or a longitude, beside one that is called so."""
-    tokens_of = {
-        name: set(re.findall(r"[^\W\d_]+", name.casefold()))
-        for name, cells in evidence.columns.items()
-        if cells.numbers is not None and np.nanmax(np.abs(cells.numbers), initial=0.0) <= 180
-    }
-    own = tokens_of.get(column.column.name, set())
-    return any(
-        own & mine and any(tokens & its for tokens in tokens_of.values())
-        for mine, its in itertools.permutations(_COORDINATES)
-    )
+
+    def is_called(name: str, names: frozenset[str]) -> bool:
+        return not names.isdisjoint(re.findall(r"[^\W\d_]+", name.casefold()))
+
+    latitude, longitude = _COORDINATES
+    name, values = column.column.name, column.numbers
+    pair = next((n for n in _COORDINATES if is_called(name, n)), None)
+    if pair is None or values is None or np.abs(values[np.isfinite(values)]).max(initial=0.0) > 180:
+        return False
+    partner = longitude if pair is latitude else latitude
+    return any(is_called(each, partner) for each in evidence.columns)
 
 
-def _is_quality_of(name: str, reading: str) -> bool:
-    """Tell whether a name is another one's with a word for quality: flow_qc, or QRR beside RR."""
-    tokens, of_reading = (re.findall(r"[^\W_]+", text.casefold()) for text in (name, reading))
+def _quality_of(name: str, columns: Collection[str]) -> str | None:
+    """Return the column whose quality another one tells by its name; None without one.
+
+    It is called so with a word for quality, such as flow_qc, or with a letter, such as QRR for RR.
+    """
+    tokens = re.findall(r"[^\W_]+", name.casefold())
     stem = [token for token in tokens if token not in _STATUS_WORDS and token != "q"]
-    has_word = 0 < len(stem) < len(tokens) and of_reading[: len(stem)] == stem
-    return has_word or tokens == [f"q{''.join(of_reading)}"]
+    has_letter = len(tokens) == 1 and tokens[0].startswith("q")
+    if not has_letter and not 0 < len(stem) < len(tokens):
+        return None
+    for column in columns:
+        of_column = re.findall(r"[^\W_]+", column.casefold())
+        is_stem = 0 < len(stem) < len(tokens) and of_column[: len(stem)] == stem
+        if column != name and (is_stem or tokens == [f"q{''.join(of_column)}"]):
+            return column
+    return None
 
 
 def _is_row_number(values: Doubles, n_values: int, codes: Integers, order: Integers) -> bool:
@@ -605,20 +609,11 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
     n_pairs = count_codes(pair_codes(codes, cells.codes))
     if n_series > 1 and n_pairs <= n_series:
         return "units of measurement" if cells.is_unit else SAME_IN_SERIES
-    if marked := _marked_numbers(cells.texts):
-        return f"{MARKED} {marked[0]!r}"
+    if cells.marked_numbers:
+        return f"{MARKED} {cells.marked_numbers[0]!r}"
     if _TEXT_REPEATING_FACTOR * cells.n_values > evidence.n_rows:
         return "free text"
     return STATUS
-
-
-def _marked_numbers(texts: Sequence[str]) -> list[str]:
-    """Return the texts that are numbers with a mark or a unit, where these are most of them."""
-    matches = [match for match in map(_MARKED_NUMBER.fullmatch, texts) if match is not None]
-    numbers = {match["number"] for match in matches}
-    are_most = len(matches) >= _MOSTLY_MARKED * len(texts)
-    marked = [match[0] for match in matches if match[0] != match["number"]]
-    return marked if are_most and len(numbers) >= _MIN_MARKED else []
 
 
 def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
