@@ -72,7 +72,7 @@ _MIN_AR_ROWS, _AR_SEASONS = 200, 6
 _MIN_ERRORS = 4
 """Readings of a segment without which the experts are not judged by it."""
 _ERROR_SEGMENTS = 12
-"""Segments over which errors are averaged, or two seasons where these are longer."""
+"""Segments over which errors are averaged; or two main seasons or a long one, if longer."""
 
 
 class Experts:
@@ -368,8 +368,8 @@ class Experts:
         before = np.zeros((len(errors), 1 + lead, errors.shape[2]))
         sums = np.concatenate([before, np.cumsum(means, axis=1)], axis=1)
         counts = np.concatenate([before[..., :1], np.cumsum(is_judged, axis=1)], axis=1)
-        seasons = max(2 * self.seasons.main, self.seasons.long)
-        width = max(_ERROR_SEGMENTS, -(-seasons // segment))
+        n_rows = max(2 * self.seasons.main, self.seasons.long)
+        width = max(_ERROR_SEGMENTS, -(-n_rows // segment))
         begin = np.maximum(np.arange(self.n_segments + 1) - width, 0)
         is_enough = counts - counts[:, begin] >= 2
         newest = np.where(is_enough, sums - sums[:, begin], sums)

@@ -130,7 +130,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, History, int]:
     return network, history, draw(st.integers(1, 3))
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(networks())
 def test_quantiles_are_those_of_torch(case: tuple[Network, History, int]) -> None:
     network, history, n_origins = case
