@@ -31,7 +31,7 @@ from benchmarks.signals import (
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.season import Seasons
 
-VERSION = 4
+VERSION = 5
 """Raised when the same seed gives other series."""
 N_WEEKDAYS = 7
 MIN_DAY = 20
@@ -452,6 +452,25 @@ def with_faults(rows: Rows, values: Doubles) -> tuple[Doubles, Flags]:
     return values, is_missing == 0
 
 
+def late_changes(rows: Rows, values: Doubles, n_history: int) -> Doubles:
+    """Shift or stretch values, `(row, step)`, from a step near the end of the history on.
+
+    Another product, a pump that is switched off, a sensor that was moved or cleaned: as often one
+    step ago as ten or a hundred. Now and then a single reading or a few go back to what was.
+    """
+    n_since = np.floor(rows.log_uniform(1, max(n_history / 2, 2)))
+    n_changed = np.where(rows.chance(0.25), np.floor(rows.log_uniform(1, 4)), rows.n_steps)
+    begin = n_history - n_since
+    at = np.arange(rows.n_steps)
+    is_changed = (at >= begin) & (at < begin + n_changed)
+    deviation = np.maximum(values.std(1, keepdims=True), 1e-9)
+    sign = np.where(rows.chance(0.5), -1, 1)
+    shifted = values + sign * rows.log_uniform(0.3, 10) * deviation
+    zero = np.where(rows.chance(0.5), 0.0, values.mean(1, keepdims=True))
+    stretched = zero + (values - zero) * np.exp(sign * rows.log_uniform(0.1, 1.5))
+    return np.where(is_changed, np.where(rows.chance(0.6), shifted, stretched), values)
+
+
 def distorted(rows: Rows, values: Doubles) -> Doubles:
     """Distort values, `(row, step)`, each row by one of the kinds."""
     kinds = rows.kinds([weight for weight, _ in DISTORTIONS])
@@ -518,6 +537,8 @@ MIN_SERIES_LENGTH = 64
 """Series are made at least as long, and cut."""
 LATE_SHARE = 0.15
 """Series that begin late."""
+CHANGED_SHARE = 0.08
+"""Series that change near the end of their history."""
 DELAYED_SHARE, MAX_DELAY = 0.1, 96
 """Series whose newest readings have not come yet, and the most rows of them."""
 MIN_SHOWN, MIN_SHOWN_SHARE = 6, 0.2
@@ -568,6 +589,10 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
     rows = Rows(generator, min(size.n_series, max(MAX_READINGS // n_rows, 1)), n_rows)
     values, is_read = make_series(rows.over(max(n_rows, MIN_SERIES_LENGTH)), calendar)
     values, is_read = values[:, -n_rows:], is_read[:, -n_rows:]
+    is_changed = rows.chance(CHANGED_SHARE)[:, 0]
+    if is_changed.any():
+        changed = late_changes(rows.only(is_changed), values[is_changed], n_history)
+        values[is_changed] = changed
 
     # some begin late or end early, and stretches are hidden, of which a forecast is asked
     at = np.arange(n_rows)

@@ -15,7 +15,9 @@ from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import join_names
 
 _MIN_READINGS = 500
-"""Fewer readings do not show that none goes beyond."""
+"""Fewer readings do not show that none goes beyond, except for a frequent 0."""
+_MIN_ZEROS = 5
+"""Least number of zeros that make 0 a floor of fewer readings."""
 _MIN_SHARE = 0.02
 """Share of the readings that equal a limit, at least."""
 _MIN_VISITS, _MIN_VISITS_OF_ZERO = 5, 2
@@ -91,14 +93,18 @@ def fit_limits(past: Past) -> Limits:
     minimum was never crossed is not enough: there must be far more readings at it than next to it.
     0 is a floor also where every fifth reading is 0, or where counts, all whole and none below, go
     to it from their usual values. Above a minimum of 0, the higher of two states is a ceiling, and
-    so is a maximum that every fifth reading equals.
+    so is a maximum that every fifth reading equals. Fewer readings have a floor at 0 where none is
+    below and no other value is a third as frequent, or there is only one other.
     """
     limits = np.full((past.n_origins, 2), np.nan)
     for origins, readings in past.tables():
+        base = past.base[origins]
         is_long = np.isfinite(readings).sum(1) >= _MIN_READINGS
-        for row in np.flatnonzero(is_long).tolist():
-            base = float(past.base[origins[row]])
-            limits[origins[row]] = _limits_of(readings[row], base)
+        zero = -base[:, None]
+        n_zeros, is_below = (readings == zero).sum(1), (readings < zero).any(1)
+        for row in np.flatnonzero(is_long | (n_zeros >= _MIN_ZEROS) & ~is_below).tolist():
+            find = _limits_of if is_long[row] else _limits_of_few
+            limits[origins[row]] = find(readings[row], float(base[row]))
 
     low, high = past.filled(limits).T
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
@@ -130,6 +136,20 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
         float(low) + base if is_floor else np.nan,
         float(high) + base if is_ceiling else np.nan,
     )
+
+
+def _limits_of_few(readings: Floats, base: float) -> tuple[float, float]:
+    """Return a floor at 0 of fewer readings, and a ceiling above it; NaN where there is none."""
+    observed = readings[np.isfinite(readings)]
+    at_zero = _n_resting(observed == -base, _MIN_VISITS_OF_ZERO)
+    values, counts = np.unique(observed, return_counts=True)
+    is_state = len(values) == 2
+    if not at_zero or len(values) == 1:
+        return np.nan, np.nan
+    if not is_state and at_zero < _PILE * counts[1:].max():
+        return np.nan, np.nan
+    at_high = _n_resting(observed == values[-1], _MIN_VISITS)
+    return 0.0, float(values[-1]) + base if at_high >= _MANY * len(observed) else np.nan
 
 
 def _n_resting(is_extreme: NDArray[np.bool_], min_visits: int) -> int:

@@ -56,7 +56,8 @@ def test_the_lowest_reading_of_a_summer_is_no_floor_however_coarse(step, at_zero
 
 def test_a_limit_needs_500_readings_two_percent_at_it_and_none_beyond():
     rain = SENSORS["rain"](np.random.default_rng(0))
-    assert limits_of(rain[:500], rain[:499]) == [(0, INF), (-INF, INF)]
+    humidity = SENSORS["humidity"](np.random.default_rng(0))
+    assert limits_of(humidity[:500], humidity[:499]) == [(-INF, 100), (-INF, INF)]
     rain[7] = -0.1
     assert limits_of(rain) == [(-INF, INF)]
 
@@ -67,6 +68,34 @@ def test_a_limit_needs_500_readings_two_percent_at_it_and_none_beyond():
     rare[28] = 12
     assert limits_of(rare) == [(-INF, INF)]
     assert limits_of(np.full(1000, 5.0), np.full(1000, np.nan)) == [(-INF, INF)] * 2
+
+
+@pytest.mark.parametrize("name", SENSORS)
+@pytest.mark.parametrize("n_rows", [24, 72, 240, 480])
+def test_few_readings_have_a_floor_only_where_many_have_it(name, n_rows):
+    series = [SENSORS[name](np.random.default_rng(seed)) for seed in range(1, 8)]
+    expected = EXPECTED.get(name, (-INF, INF))
+    found = limits_of(*(readings[i * 40 : i * 40 + n_rows] for i, readings in enumerate(series)))
+    assert all(low in (-INF, expected[0]) and high in (INF, expected[1]) for low, high in found)
+    if name in {"solar", "rain"} and n_rows >= 240:
+        assert found == [expected] * 7
+
+
+def test_few_readings_have_a_floor_at_a_frequent_zero():
+    rng = np.random.default_rng(0)
+    flow = np.where(rng.random(100) < 0.06, 0, 10 + rng.exponential(5, 100).round(2))
+    n_zeros = np.count_nonzero(flow == 0)
+    assert n_zeros >= 5
+    assert (
+        limits_of(flow, flow - 20, np.where(flow == 0, -1, flow)) == [(0, INF)] + [(-INF, INF)] * 2
+    )
+    flow[flow == 0] = np.where(np.arange(n_zeros) < 4, 0, 10)
+    assert limits_of(flow) == [(-INF, INF)]  # too few zeros
+    whole_degrees = np.round(3 + 3 * np.sin(np.arange(96) / 4))
+    assert whole_degrees.min() == 0
+    assert limits_of(whole_degrees) == [(-INF, INF)]
+    assert limits_of(np.tile([0, 0, 1, 0], 20)) == [(0, 1)]
+    assert limits_of(np.zeros(80), np.repeat([0.0, 3, 2, 4], 20)) == [(-INF, INF)] * 2
 
 
 def test_a_limit_is_come_to_again_and_again():
