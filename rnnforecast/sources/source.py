@@ -18,7 +18,12 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
-from rnnforecast.sources.columns import Column, with_numbers_of_texts, with_weak_dates
+from rnnforecast.sources.columns import (
+    Column,
+    is_time_of_day,
+    with_numbers_of_texts,
+    with_weak_dates,
+)
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
 from rnnforecast.sources.inputs import InputFile
@@ -62,7 +67,8 @@ class Source(Protocol):
     """A table of readings that is not read yet.
 
     Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
-    source: `Head`, `Renamed`, `JoinedTime`, `JoinedKey`, `FutureSource` and `FilteredSource`.
+    source: `Head`, `Renamed`, `FilledTime`, `JoinedTime`, `JoinedKey`, `FutureSource` and
+    `FilteredSource`.
     """
 
     @property
@@ -223,7 +229,8 @@ def open_table(
     if missing_ok:
         names = {column.name for column in source.columns}
         pairs = tuple(pair for pair in pairs if pair.partition("=")[0] in names)
-    source = join_time(rename_columns(source, pairs), config.time or time_column)
+    source = fill_time(rename_columns(source, pairs), listener)
+    source = join_time(source, config.time or time_column)
     return join_key(source, config.series or series_column)
 
 
@@ -443,6 +450,54 @@ def rename_columns(source: Source, pairs: Sequence[str]) -> Source:
         if old in names:
             raise UsageError(f"--map {new}={old!r}: {source.name} also has a column {old!r}")
     return Renamed(source, stored)
+
+
+@dataclass(frozen=True)
+class FilledTime(WrappedSource):
+    """A source with the time of its rows repeated, where it stands only in the first of a group."""
+
+    time: str
+    head: tuple[str, ...]
+    """The time of the first rows, as text."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns, that of the time with the cells of its first rows."""
+        columns = self.source.columns
+        return tuple(replace(c, sample=self.head) if c.name == self.time else c for c in columns)
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read columns; a missing time is that of the row above."""
+        last = None
+        for batch in self.source.batches(types):
+            place = batch.schema.get_field_index(self.time)
+            if place < 0 or not batch.num_rows:
+                yield batch
+                continue
+            column = batch.column(place)
+            with_last = pa.concat_arrays([pa.array([last], column.type), column])
+            filled = pc.fill_null_forward(with_last)[1:]
+            yield batch.set_column(place, self.time, filled)
+            last = filled[-1]
+
+
+def fill_time(source: Source, listener: Listener) -> Source:
+    """Return the source with its dates or times repeated where a pivot table leaves them blank.
+
+    That is: at least half of the first rows lack the only column of dates, but the first has one.
+    """
+    dates = [c for c in source.columns if c.kind == "time" and not is_time_of_day(c.sample[0])]
+    n_rows = max((len(column.sample) for column in source.columns), default=0)
+    if len(dates) != 1 or 2 * len(dates[0].sample) > n_rows:
+        return source
+    name = dates[0].name
+    head = Head(source, n_rows).batches({name: pa.string()})
+    cells = pa.chunked_array([batch.column(name) for batch in head], pa.string()).combine_chunks()
+    if not (len(cells) and cells[0].is_valid and 2 * cells.null_count >= len(cells)):
+        return source
+    message = f"{source.name}: an empty cell in column {name!r} has the value of the row above"
+    listener(WarningEvent("repeated-time", message))
+    return FilledTime(source, name, tuple(pc.fill_null_forward(cells).to_pylist()))
 
 
 @dataclass(frozen=True)

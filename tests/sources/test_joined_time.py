@@ -453,3 +453,44 @@ def test_without_a_midnight_the_name_tells_what_is_counted(tmp_path, name, unit_
     path = write(tmp_path / "x.csv", f"date,{name},v", *lines)
     assert failure(path).code == "split-time"
     assert read(path, time=f"date,{name}").panel.step_us == 5_000_000 * unit_s
+
+
+def without_repeats(cells: list[str]) -> list[str]:
+    """Leave cells empty that equal the one above, as pivot tables and printed reports do."""
+    return [c if i == 0 or c != cells[i - 1] else "" for i, c in enumerate(cells)]
+
+
+@pytest.mark.parametrize("block_size", [None, 2000])
+def test_a_date_in_the_first_row_of_a_day_holds_for_the_whole_day(
+    tmp_path, monkeypatch, block_size
+):
+    if block_size is not None:
+        monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", block_size)
+    hours = pd.date_range("2024-02-26", periods=24 * 40, freq="1h")
+    dates = without_repeats([f"{t:%d/%m/%Y}" for t in hours])
+    lines = [f"{d},{t:%H:%M},{i}" for i, (d, t) in enumerate(zip(dates, hours, strict=True))]
+    result = read(write(tmp_path / "x.csv", "Date,Time,v", *lines))
+    assert result.panel.target.tolist() == list(range(len(hours)))
+    assert result.panel.end_us == hours[-1].value // 1000 + HOUR_US
+    assert "'Date'" in result.warnings["repeated-time"].message
+
+
+@pytest.mark.parametrize("n_series", [2, 3])
+def test_a_time_in_the_first_row_of_its_readings_holds_for_all(tmp_path, n_series):
+    table = pd.DataFrame(
+        {
+            "time": without_repeats([str(t) for t in HOURS.repeat(n_series)]),
+            "pump": [f"p{i}" for i in range(n_series)] * len(HOURS),
+            "v": np.arange(len(HOURS) * n_series),
+        }
+    )
+    panel = read(write(tmp_path / "x.csv", *table.to_csv(index=False).splitlines())).panel
+    assert (panel.n_series, panel.start[0]) == (n_series, FIRST_US)
+    assert panel.target[: len(HOURS)].tolist() == list(range(0, len(HOURS) * n_series, n_series))
+
+
+def test_a_time_that_is_rarely_missing_is_still_an_error(tmp_path):
+    lines = [f"{t if i % 3 else ''},{i}" for i, t in enumerate(HOURS, 1)]
+    assert failure(write(tmp_path / "x.csv", "time,v", *lines)).code == "missing-time"
+    lines = [f"{'' if i == 0 or i % 2 else t},{i}" for i, t in enumerate(HOURS)]
+    assert failure(write(tmp_path / "y.csv", "time,v", *lines)).code == "missing-time"
