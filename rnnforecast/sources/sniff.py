@@ -557,6 +557,9 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
         rows = lines.after(n_above)
         return Header(name, config.columns, n_above, lines.nonempty, sep, True, rows=rows)
 
+    joined = _joined_names(lines, sep)
+    if joined is not None:
+        return replace(joined, source=name)
     first, n_lines = _first_row(lines.texts, sep)
     n_above, text = lines.numbered[n_lines - 1]
     texts = [text.rstrip("\r\n")] if n_lines == 1 or not lines.texts[n_lines - 2].strip() else []
@@ -599,6 +602,46 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
         is_explicit=False,
         texts=tuple(dict.fromkeys(texts)),
         rows=lines.after(n_above),
+    )
+
+
+def _joined_names(lines: Lines, sep: str) -> Header | None:
+    """Return the header of tables whose names stand in two rows or three; None for others.
+
+    The upper rows name groups of columns, in the first of them or in each, and none of the rows
+    tells all columns apart. A row with a first cell alone is a title, or names that column.
+    """
+    nonempty = lines.nonempty
+    rows = list(split_rows(nonempty.texts[: _MAX_UNITS_ROWS + 1], sep))
+    n_levels = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    levels = rows[:n_levels]
+    if n_levels < 2 or len(set(map(len, rows))) > 1 or any(map(are_names, levels)):
+        return None
+    if not all(any(level[1:]) for level in levels[:-1]):
+        return None
+
+    names = [""] * len(levels[0])
+    for number, level in enumerate(levels):
+        is_last = not any(any(row[1:]) for row in levels[number + 1 :])
+        group = ""
+        for i, cell in enumerate(level):
+            group = cell.strip() or ("" if is_last else group)
+            names[i] = f"{names[i]} {group}".strip()
+    if len(set(names)) < len(names) or sum(map(bool, names)) < len(names) - 1:
+        return None
+    texts = [text.rstrip("\r\n") for text in nonempty.texts[:n_levels]]
+    n_above = nonempty.numbered[n_levels - 1][0]
+    below = replace(lines, numbered=[line for line in lines.numbered if line[0] > n_above])
+    numbered = [*nonempty.numbered[:1], *below.nonempty.numbered]
+    return Header(
+        "",
+        tuple(names),
+        n_above,
+        replace(lines, numbered=numbered),
+        sep,
+        is_explicit=False,
+        texts=tuple(texts),
+        rows=below.texts,
     )
 
 

@@ -6,6 +6,8 @@ import gzip
 from contextlib import suppress
 from dataclasses import fields
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from rnnforecast.config.reading import DataConfig
@@ -55,6 +57,35 @@ def test_titles_of_as_many_cells_are_offered_to_be_skipped(tmp_path):
     assert error.code == "duplicate-column"
     assert error.proposals[0].options == ("--skip-rows", "2")
     assert read(path, skip_rows=2).panel.names == ("north", "south", "west")
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        (["Zeit,K1,,K2,", ",Temp,Druck,Temp,Druck"], "K1 Temp,K1 Druck,K2 Temp,K2 Druck"),
+        (["Time,T,T,T,T", ",mean,min,max,last"], "T mean,T min,T max,T last"),
+        ([",A,A,B,B", ",x,y,x,y", "time,,,,"], "A x,A y,B x,B y"),
+        (["Site,S1,,S2,", "What,T,RH,T,RH", "Unit,C,%,C,%"], "S1 T C,S1 RH %,S2 T C,S2 RH %"),
+    ],
+)
+def test_names_in_several_rows_are_joined(tmp_path, header, names):
+    times = pd.date_range("2026-09-14", periods=60, freq="1h")
+    rows = [f"{time},{i % 11}.5,{i % 7},{i % 5},{i % 3}" for i, time in enumerate(times)]
+    path = write(tmp_path / "x.csv", *header, *rows, *header)  # and once more at the end
+    panel = read(path).panel
+    assert panel.names == tuple(names.split(","))
+    assert (panel.step_us, panel.lengths.tolist()) == (3_600_000_000, [60] * 4)
+    assert panel.of(0).tolist() == [i % 11 + 0.5 for i in range(60)]
+
+
+def test_names_in_two_rows_match_those_of_a_table_of_pandas(tmp_path):
+    index = pd.date_range("2026-09-14", periods=60, freq="1h", name="time")
+    columns = pd.MultiIndex.from_product([["pump", "fan"], ["flow", "power"]])
+    table = pd.DataFrame(np.arange(240.0).reshape(60, 4), index, columns)
+    table.to_csv(tmp_path / "x.csv")
+    panel = read(tmp_path / "x.csv").panel
+    assert panel.names == ("pump flow", "pump power", "fan flow", "fan power")
+    assert panel.of(3).tolist() == table["fan", "power"].tolist()
 
 
 @pytest.mark.parametrize("header", ["2024,temp", ",temp", "timestamp,1"])
