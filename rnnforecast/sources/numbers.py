@@ -61,6 +61,8 @@ _MIN_MEASURED = 10
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
 """Cells that tell whether a column may hold numbers at all."""
+_MIN_CODED = 50
+"""Cells of which some would end in 0 if their last digits were decimals, but for one in 200."""
 _MAX_CELLS = 400
 """Cells at the beginning of a column, and as many below, that tell how its numbers are written."""
 
@@ -422,6 +424,8 @@ class Marks:
         for name, numbers in columns.items():
             if not config.target or name in used:
                 marks._check(name, numbers, frozenset(decimals), sep, source)
+                if numbers.decimal == sep and not is_explicit and _have_codes(cells[name]):
+                    raise _codes_error(name, cells[name][0], source)
         return marks
 
     def _check(
@@ -495,6 +499,24 @@ class Marks:
         if dashes:
             names = ", ".join(map(repr, dashes))
             listener(Notice(f"{source}: numbers in {names} have dashes, quotes or brackets"))
+
+
+def _have_codes(cells: Sequence[str]) -> bool:
+    """Tell whether a digit after the comma is a code: of many decimals, some would be 0."""
+    parts = [cell.partition(",") for cell in cells]
+    codes = {code for _, _, code in parts}
+    is_digit = all(len(code) == 1 for code in codes) and "0" not in codes
+    return is_digit and len(cells) >= _MIN_CODED and 10 * len(set(parts)) >= len(cells)
+
+
+def _codes_error(column: str, example: str, source: str) -> DataError:
+    return DataError(
+        f"cells of column {column!r} may hold a number and a code: {example!r}",
+        code="number-and-code",
+        location=Location(source, column=column),
+        proposals=[Proposal(("--decimal", ","), "if the comma is the decimal mark")],
+        hint="if not, write the codes into a column of their own",
+    )
 
 
 def grouped_error(column: str, numbers: Numbers, decimals: Sequence[str], source: str) -> DataError:

@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -267,3 +268,17 @@ def test_what_python_writes_is_read_without_any_question(numbers, places):
 
 def test_a_number_of_three_decimals_alone_is_doubted():
     assert infer_numbers(["1.375", "1e+00"], None, None).doubtful == "."
+
+
+def test_a_code_after_a_number_and_a_comma_is_no_decimal(tmp_path):
+    rng = np.random.default_rng(0)
+    times = pd.date_range("2026-03-01", periods=200, freq="1h")
+    tenths = rng.integers(-50, 250, 200)
+    coded = [f'{t},"{v:+05d},{rng.choice([1, 5])}"' for t, v in zip(times, tenths, strict=True)]
+    error = failure(write(tmp_path / "coded.csv", "DATE,TMP", *coded))
+    assert (error.code, error.proposals[0].options) == ("number-and-code", ("--decimal", ","))
+    assert "'TMP'" in str(error)
+
+    decimals = [f'{t},"{v // 10},{v % 10}"' for t, v in zip(times, tenths + 50, strict=True)]
+    panel = read(write(tmp_path / "decimals.csv", "DATE,TMP", *decimals)).panel
+    np.testing.assert_allclose(panel.of(0), (tenths + 50) / 10, rtol=1e-6)
