@@ -92,7 +92,7 @@ $(VENV)/docs: $(VENV)/installed
 # releases is downloaded in gigabytes. scipy, which scikit-learn brings, has to suit the lowest numpy.
 $(LOWEST)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LOWEST)
-	sed -n '/^dependencies = \[/,/^\]/s/.*"\(.*\)>=\([^"]*\)".*/\1==\2/p' pyproject.toml \
+	sed -n '/^dependencies = \[/,/^\]/s/.*"\(.*\)>=\([^",]*\)[^"]*".*/\1==\2/p' pyproject.toml \
 		| grep -v ^torch= > $(LOWEST)/lowest.txt
 	sed 's/==.*/==/' $(LOWEST)/lowest.txt | grep -vFf - constraints.txt | grep -v ^scipy= \
 		> $(LOWEST)/others.txt
