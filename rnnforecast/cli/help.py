@@ -197,14 +197,14 @@ class Command(TyperCommand):
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the command's name in the line of its usage."""
         arguments = (p for p in self.get_params(ctx) if p.param_type_name == "argument")
-        return ["[OPTIONS]", *(p.metavar or p.name.upper() for p in arguments)]
+        return ["[OPTIONS]", *(p.metavar or str(p.name).upper() for p in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments and options; rare options only where all are asked for."""
         is_whole = ctx.meta.get(_IS_WHOLE, False)
         page, params = PAGES.get(str(self.name)), self.get_params(ctx)
         arguments = [
-            (p.metavar or p.name.upper(), _sentence(p.help or ""))
+            (p.metavar or str(p.name).upper(), _sentence(p.help or ""))
             for p in params
             if isinstance(p, TyperArgument)
         ]
@@ -311,7 +311,7 @@ def _record(option: TyperOption, context: Any, *, is_whole: bool) -> tuple[str, 
         notes.append(f"default: {default}")
     prefix = context.auto_envvar_prefix
     if is_whole and prefix and option.allow_from_autoenv and option.name not in _WITHOUT_VARIABLE:
-        notes.append(f"env: {prefix}_{option.name.upper()}")
+        notes.append(f"env: {prefix}_{str(option.name).upper()}")
     return names, f"{text} [{'; '.join(notes)}]" if notes else text
 
 

@@ -511,7 +511,7 @@ def _have_codes(cells: Sequence[str]) -> bool:
 
 def _codes_error(column: str, example: str, source: str) -> DataError:
     return DataError(
-        f"cells of column {column!r} may hold a number and a code: {example!r}",
+        f"cells of column {column!r} may be numbers with codes: {example!r}",
         code="number-and-code",
         location=Location(source, column=column),
         proposals=[Proposal(("--decimal", ","), "if the comma is the decimal mark")],
