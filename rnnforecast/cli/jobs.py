@@ -266,7 +266,7 @@ def print_status(status: Status, screen: Screen) -> None:
     """Print the status of a job, a line for each fact."""
     document = status.to_json()
     if document["last_exit"] is None:
-        last_exit = "unknown (no run recorded yet, or no [log] file in the job)"
+        last_exit = "unknown: the job has no [log] file and no [metrics], or no run in them yet"
     else:
         message = status.last_message
         last_exit = f"{document['last_exit']}" + (f": {message}" if message else "")
@@ -279,7 +279,8 @@ def print_status(status: Status, screen: Screen) -> None:
         "model": _with_age(document["version"], "trained", document["model_age_s"]),
         "forecast": _with_age(document["output"], "published", document["forecast_age_s"]),
     }
-    facts["state"] = document["problem"] or "OK: the last run succeeded and nothing is too old"
+    success = "" if document["last_exit"] is None else "the last run succeeded and "
+    facts["state"] = document["problem"] or f"OK: {success}nothing is too old"
     for name, fact in facts.items():
         screen.result(f"{name:<15}{fact}")
 

@@ -125,15 +125,19 @@ def list_parts(
 def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> LedgerPart:
     """Add the part of a run and return it; a part that the run has added before stays as it is.
 
-    The folder `ledger` must exist, and its lock be held.
+    One that is damaged is replaced. The folder `ledger` must exist, and its lock be held.
     """
     parts, key = list_parts(ledger, as_of=as_of), key[:KEY_LENGTH]
     existing = next((part for part in parts if part.key == key), None)
     if existing is not None:
-        return existing
+        with suppress(DataError):
+            read_parts([existing])
+            return existing
 
     issue = 1 + max((part.issue for part in parts), default=0)
     path = ledger / f"{as_of}_{issue:04d}_{key}.parquet"
+    if existing is not None:
+        issue, path = existing.issue, existing.path
     content = io.BytesIO()
     pa_parquet.write_table(table, content, compression="zstd")
     with publishing_file(path) as file:

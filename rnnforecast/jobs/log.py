@@ -73,6 +73,8 @@ _TEXT = r'"((?:[^"\\]|\\.)*)"'
 _SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job={_TEXT}(?:,path={_TEXT})?\}} (\S+)")
 """A gauge of the text file: its name, the job's name, the path of its file, the value."""
 _LABEL_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}\+00:00 ")
+"""The time with which each entry of a log in text begins."""
 _TEXTFILE_WAIT_S = 5.0
 """How long a run waits for another job that writes to the same text file."""
 _MAX_LINE = 1 << 16
@@ -275,7 +277,7 @@ class RunLog:
             yield
 
     def read_last(self, event: str) -> dict[str, Any] | None:
-        """Return the job's newest entry of this event in a log of JSON lines; None without one."""
+        """Return the job's newest entry of this event in the log; None without one."""
         if self.path is None:
             return None
         # A log that has begun anew goes on in the file before it.
@@ -327,7 +329,7 @@ def _shortened(value: Any) -> Any:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    """Parse a line of the log; return an empty entry where it holds none.
+    """Parse a line of the log, of either format; return an empty entry where it holds none.
 
     A full disk or a power cut may truncate a line; the next entry is then appended to it, and is
     the one that is returned. Quotes in an entry are escaped, so none of its texts looks like the
@@ -337,6 +339,29 @@ def _parse(line: bytes) -> dict[str, Any]:
         with suppress(ValueError, RecursionError):
             entry = json.loads(line[max(begin, 0) :])
             return entry if isinstance(entry, dict) else {}
+    return _parse_text(line.decode(errors="replace"))
+
+
+def _parse_text(line: str) -> dict[str, Any]:
+    """Parse a line of a log in text: time, job, event, and `name=value` with values in JSON."""
+    decoder = json.JSONDecoder()
+    for match in reversed(list(_TIME.finditer(line))):
+        entry: dict[str, Any] = {"time": match[0].strip()}
+        rest = line[match.end() :]
+        with suppress(ValueError, RecursionError):
+            if rest.startswith('"'):
+                entry["job"], end = decoder.raw_decode(rest)
+                rest = rest[end:].lstrip()
+            else:
+                entry["job"], _, rest = rest.partition(" ")
+            entry["event"], _, rest = rest.partition(" ")
+            while rest:
+                name, _, rest = rest.partition("=")
+                if not name.isidentifier():
+                    raise ValueError
+                entry[name], end = decoder.raw_decode(rest)
+                rest = rest[end:].lstrip()
+            return entry
     return {}
 
 
@@ -616,7 +641,7 @@ def status(path: str | Path) -> Status:
         last_run=last_run or gauges.get(LAST_RUN),
         last_success=max(filter(None, successes), default=None),
         published=manifest,
-        newest_reading=gauges.get(_NEWEST_READING) or newest_reading,
+        newest_reading=newest_reading or gauges.get(_NEWEST_READING),
         version=version,
         version_created=created,
         max_age_s=None if max_age is None else parse_duration_us(max_age) / 1e6,

@@ -33,7 +33,7 @@ from rnnforecast.config.training import BUILTIN_MODEL, changed_fields
 from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError, redact
 from rnnforecast.evaluate.live import issue_table
-from rnnforecast.events import InputRead, Recorder
+from rnnforecast.events import InputRead, Listener, Recorder, WarningEvent
 from rnnforecast.jobs.ledger import (
     OWNER_FILE,
     STAMP,
@@ -178,9 +178,23 @@ class Publication:
             files["output"] = {**entry, "rows": table.num_rows}
             crash_point("forecast-published")
             manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
+            manifest["degraded"] = self.n_degraded(prediction)
             write_manifest(manifest_path(self.job, self.output), manifest)
         crash_point("run-published")
         return manifest
+
+    def warn_if_older(self, listener: Listener) -> None:
+        """Warn where the forecast replaces one from newer readings."""
+        manifest = read_manifest(manifest_path(self.job, self.output)) or {}
+        newest = (manifest.get("data") or {}).get("newest_timestamp_s")
+        if isinstance(newest, float | int) and self.newest_s < newest and self.output.exists():
+            message = f"the readings end at {self.as_of_iso}, before those of the forecast "
+            message += f"that is replaced, which was as of {manifest.get('as_of')}"
+            listener(WarningEvent("older-readings", message))
+
+    def n_degraded(self, prediction: Prediction) -> int:
+        """Return how many series have no forecast, a degraded one, or lately no readings."""
+        return len({*prediction.degraded, *self.ready.silent})
 
     def describe(self, events: Recorder, arguments: Sequence[str]) -> dict[str, Any]:
         """Return the manifest without the files that are published."""
@@ -264,18 +278,18 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def is_published(job: Job, output: Path, key: str) -> bool:
-    """Tell whether a run is published completely: its files are as the manifest describes them.
+def published_manifest(job: Job, output: Path, key: str) -> dict[str, Any] | None:
+    """Return the manifest of a run that is published completely: its files are as it says.
 
     Where the job keeps a ledger, the run's part in it is one of these files.
     """
     manifest = read_manifest(manifest_path(job, output))
     if manifest is None or manifest.get("key") != key or not _matches(manifest, "output", output):
-        return False
+        return None
     if job.ledger is None:
-        return True
+        return manifest
     part = Path(job.ledger) / Path(_path_in(manifest, "ledger")).name
-    return _matches(manifest, "ledger", part)
+    return manifest if _matches(manifest, "ledger", part) else None
 
 
 def check_job_files(job: Job) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
+from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.errors import ModelError, require_libraries
@@ -73,7 +74,8 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
         return None
     step_us, horizon = past.step_us, artifact.spec.horizon
     trained_until_us = artifact.untrained_from_us - step_us
-    n_new = (publication.newest_us - trained_until_us) // step_us
+    panel = past.panel_at_cutoffs()
+    n_new = _count_new(panel, trained_until_us)
     n_held_out = min(int(rule.hold_out * n_new), _MAX_HELD_OUT * horizon)
     if n_held_out < _MIN_HELD_OUT * horizon:
         return None
@@ -87,7 +89,7 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
             continue  # a damaged version is no challenger
         if manifest.get("parent") == publication.model.version:
             since_us = max(since_us, past.axis.parse(str(manifest["trained_until"])))
-    new_us = publication.newest_us - since_us
+    new_us = _count_new(panel, since_us) * step_us
 
     flagged = [str(score.series) for score in scores if score.flag]
     if rule.when == "drift" and flagged and new_us >= _DRIFT_PAUSE * horizon * step_us:
@@ -95,6 +97,13 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
     if rule.every is not None and new_us >= parse_duration_us(rule.every):
         return _Challenge(f"on {describe_duration(new_us)} of new data", n_held_out)
     return None
+
+
+def _count_new(panel: Panel, since_us: int) -> int:
+    """Return how many readings a series has after a time, on average: an outage is no news."""
+    before = panel.before(panel.rows_before(since_us + panel.step_us))
+    n_new = panel.count_readings().sum() - before.count_readings().sum()
+    return int(n_new // panel.n_series)
 
 
 def _train_challenger(

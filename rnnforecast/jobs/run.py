@@ -46,8 +46,8 @@ from rnnforecast.jobs.log import (
 from rnnforecast.jobs.publication import (
     Publication,
     check_job_files,
-    is_published,
     manifest_path,
+    published_manifest,
     remove_job_leftovers,
     retire_outputs,
     write_manifest,
@@ -199,8 +199,11 @@ def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) ->
             newest_s=publication.newest_s,
             created=model.artifact.provenance.get("created"),
         )
-        if not config.force and is_published(job, publication.output, publication.key):
-            return replace(result, status=ALREADY)
+        published = published_manifest(job, publication.output, publication.key)
+        if not config.force and published is not None:
+            n_degraded = published.get("degraded", 0)
+            return replace(result, status=ALREADY, exit_code=_exit_code(n_degraded, config))
+        publication.warn_if_older(events)
         if config.dry_run:
             return result
         prediction = forecast(publication.ready, events)
@@ -215,11 +218,15 @@ def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) ->
     return replace(
         result,
         status=PUBLISHED,
-        exit_code=PARTIAL if prediction.is_partial and config.fail_on == "partial" else 0,
+        exit_code=_exit_code(manifest["degraded"], config),
         series=len(prediction.forecast.names),
-        degraded=prediction.n_degraded,
+        degraded=manifest["degraded"],
         post_publish=post_publish,
     )
+
+
+def _exit_code(n_degraded: int, config: RunConfig) -> int:
+    return PARTIAL if n_degraded and config.fail_on == "partial" else 0
 
 
 def _run_post_publish_tasks(

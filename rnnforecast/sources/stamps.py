@@ -229,7 +229,7 @@ def _iso_date(parts: dict[str, str]) -> str | None:
             date = dt.date(year, 1, 1) + dt.timedelta(int(parts["j"]) - 1)
             return date.isoformat() if date.year == year and int(parts["j"]) else None
         return dt.date(year, month, day).isoformat()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

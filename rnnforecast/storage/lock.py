@@ -109,8 +109,14 @@ def _open(path: Path) -> int:
     """
     try:
         descriptor = os.open(path, open_flags("O_RDWR", "O_CREAT", "O_NOFOLLOW"), 0o666)
-    except PermissionError:
-        return os.open(path, open_flags("O_RDONLY", "O_NOFOLLOW"))
+    except PermissionError as error:
+        try:
+            return os.open(path, open_flags("O_RDONLY", "O_NOFOLLOW"))
+        except FileNotFoundError:
+            is_effective = os.access in os.supports_effective_ids
+            if os.access(path.parent, os.W_OK | os.X_OK, effective_ids=is_effective):
+                raise  # it was another user's, and is gone
+            raise error from None
     status = os.fstat(descriptor)
     if IS_POSIX and status.st_uid == os.geteuid() and status.st_mode & _READABLE != _READABLE:
         with suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
@@ -25,7 +26,7 @@ from rnnforecast.storage.remote import AnyPath, RemotePath, is_remote, list_obje
 CURRENT = "CURRENT"
 VERSIONS = "versions"
 LATEST, PREVIOUS = "latest", "previous"
-"""Names for the newest version, and for the one that was saved before the active one."""
+"""Names for the newest version, and for the one that was active before the one that is."""
 LOCK = ".lock"
 _LAST_FILE = "manifest.json"
 """Written last: on a store a version counts once it is there."""
@@ -68,9 +69,9 @@ def activate_version(model: AnyPath, version: str) -> None:
 def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
     """Return the directory of a version; None is the active one.
 
-    `latest`, `previous` (the one saved before the active one) and an unambiguous prefix of a name
-    are versions, too. Raises `ModelError` where there is no such version, `UsageError` for what is
-    no version's name.
+    `latest`, `previous` (the newest before the active one, without challengers that lost) and an
+    unambiguous prefix of a name are versions, too. Raises `ModelError` where there is no such
+    version, `UsageError` for what is no version's name.
     """
     if not is_remote(model) and not _is_directory(model):
         raise ModelError(f"no model found in '{model}'", code="no-model", hint=_HINT_TRAIN)
@@ -100,7 +101,7 @@ def _complete_name(model: AnyPath, version: str) -> str:
         matching = names[-1:]
     elif version == PREVIOUS:
         active = _read_current(model)
-        matching = [name for name in names if name < active][-1:]
+        matching = [n for n in names if n < active and not _has_lost(model / VERSIONS / n)][-1:]
     else:
         matching = [name for name in names if version and name.startswith(version)]
 
@@ -145,6 +146,7 @@ def list_versions(model: AnyPath) -> list[str]:
 def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: datetime) -> list[str]:
     """Remove all versions but the newest `keep`; return those removed. The lock must be held.
 
+    Challengers that lost do not count, and of them the newest stays: it tells when the next is due.
     The active version stays, and so do pinned ones and those younger than an hour. Nothing is
     removed within an hour after another version became active, as a reader may still have resolved
     the one before, nor while the clock is behind the time of the newest version, nor where CURRENT
@@ -163,11 +165,22 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
 
     names = names[: len(names) - len(ahead)]
     oldest_young = f"{now.astimezone(UTC) - _RETENTION:{_NAME_FORMAT}}"
-    retained = {*names[-keep:], *pinned, active}
+    lost = [name for name in names if _has_lost(model / VERSIONS / name)]
+    others = [name for name in names if name not in lost]
+    retained = {*others[-keep:], *lost[-1:], *pinned, active}
     retired = [name for name in names if name not in retained and name < oldest_young]
     for name in retired:
         remove_directory(model / VERSIONS / name)
     return retired
+
+
+def _has_lost(directory: AnyPath) -> bool:
+    """Tell whether a version is a challenger that was trained and did not become active."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        with (directory / _LAST_FILE).open("rb") as file:
+            manifest = json.load(file)
+        return manifest["provenance"]["challenge"]["promoted"] is False
+    return False
 
 
 def versions_ahead(model: AnyPath, *, now: datetime) -> list[str]:

@@ -266,11 +266,11 @@ def _with_known_names(panel: Panel, known: TrainingStats, listener: Listener) ->
 
 def warn_unusual_series(
     past: Past, known: TrainingStats, listener: Listener, *, lookback: int, horizon: int
-) -> None:
+) -> tuple[str, ...]:
     """Warn of series that are missing, new or stale, or whose newest readings are far off.
 
     `lookback` and `horizon` are in steps. A series is stale where its newest reading is more than a
-    horizon older than that of all series.
+    horizon older than that of all series. Returns the names of the missing and stale ones.
     """
     position = _positions(past, known)
     is_seen = np.isfinite(past.history(lookback))
@@ -292,15 +292,16 @@ def warn_unusual_series(
     is_beyond = distance > known.reach[trained] * known.scale[trained]
     is_beyond = (position >= 0)[:, None] & is_beyond
 
+    missing, stale = known.missing_series(past.names), take_names(past.names, is_stale)
     kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": ("not in the data", known.missing_series(past.names)),
+        "vanished-series": ("not in the data", missing),
         "new-series": (
             "new series, not in the training data",
             take_names(past.names, position < 0),
         ),
         "stale-series": (
             "no reading for longer than the horizon, so the forecast is uncertain",
-            take_names(past.names, is_stale),
+            stale,
         ),
         "far-reading": (
             "the newest reading is implausible and treated as missing",
@@ -314,6 +315,7 @@ def warn_unusual_series(
     for code, (message, names) in kinds.items():
         if names:
             listener(WarningEvent.for_names(code, message, names))
+    return (*missing, *stale)
 
 
 def require_series(past: Past, known: TrainingStats) -> None:

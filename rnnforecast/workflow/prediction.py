@@ -113,14 +113,19 @@ class Prediction:
         return f"{table}<p>{n_rows} rows of {len(forecast.names)} series</p>"
 
     @property
+    def degraded(self) -> tuple[str, ...]:
+        """Series that have no forecast, or a degraded one."""
+        return (*self.left_out, *self.short_history, *self.fallback)
+
+    @property
     def n_degraded(self) -> int:
         """How many series have no forecast, or a degraded one."""
-        return len(self.left_out) + len(self.short_history) + len(self.fallback)
+        return len(self.degraded)
 
     @property
     def is_partial(self) -> bool:
         """Whether there are such series."""
-        return self.n_degraded > 0
+        return bool(self.degraded)
 
 
 def column_names(schema: Schema) -> tuple[str, str]:

@@ -231,6 +231,8 @@ class PreparedForecast:
     """Age of the newest reading, in microseconds."""
     is_in_sample: bool = False
     """Whether the version has learnt from readings that come after those of the forecast."""
+    silent: tuple[str, ...] = ()
+    """Series of the model without any readings, or without one for longer than the horizon."""
 
 
 def prepare(
@@ -285,12 +287,29 @@ def prepare(
             error.hint = f"{error.hint} ; {advice}" if error.hint else advice
         raise
 
+    _check_names(artifact, past, options)
     return _check(
         PreparedForecast(artifact, past, schema, config, options, horizon),
         known,
         events,
         is_whole=is_expected is None,
     )
+
+
+def _check_names(artifact: Artifact, past: Past, options: DataConfig) -> None:
+    """Raise `UsageError` where a new option names a series or target that nobody knows."""
+    stored, schema = artifact.config.data, artifact.schema
+    known = {*artifact.names, *past.names, *schema.targets, *(c.name for c in schema.covariates)}
+    for option, names in {
+        "valid-range": options.valid_ranges.keys() - stored.valid_ranges.keys(),
+        "agg": options.agg_by_column.keys() - stored.agg_by_column.keys(),
+    }.items():
+        unknown = min(names - known, default=None)
+        if unknown is not None:
+            raise UsageError(
+                f"--{option}: no series or target is named {unknown!r}",
+                hint=f"the model has e.g. {artifact.names[0]!r}",
+            )
 
 
 def _columns_of_readings(schema: Schema) -> list[str]:
@@ -373,13 +392,13 @@ def _check(
         message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
         events(WarningEvent("in-sample", message))
     spec = artifact.spec
-    warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
+    silent = warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
     age_us = check_freshness(past, config, events)
-    return replace(ready, age_us=age_us, is_in_sample=is_in_sample)
+    return replace(ready, age_us=age_us, is_in_sample=is_in_sample, silent=silent)
 
 
 def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:

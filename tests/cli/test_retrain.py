@@ -111,6 +111,23 @@ def test_few_new_readings_are_no_reason(command: Command, place: Path) -> None:
     assert run(command, place, '[retrain]\nevery = "1h"\n', "--as-of", as_of)["retrain"] is None
 
 
+def test_an_outage_is_no_news(command: Command, place: Path) -> None:
+    readings = pd.read_csv(place / "data.csv")
+    readings = readings.drop(index=range(N_OLD, N_OLD + N_NEW - 10))
+    readings.to_csv(place / "data.csv", index=False)
+    (place / "job.toml").write_text(JOB + EVERY)
+    outcome = command("run", place / "job.toml", "--json")
+    assert (outcome.document["status"], outcome.document["retrain"]) == ("published", None)
+
+
+def test_readings_that_begin_after_the_training_are_enough(command: Command, place: Path) -> None:
+    """A source that has only its newest rows: there is enough left to train on."""
+    readings = pd.read_csv(place / "data.csv")
+    readings[-250:].to_csv(place / "data.csv", index=False)
+    decision = run(command, place, EVERY)["retrain"]
+    assert decision["held_out_steps"] == 125
+
+
 def test_a_job_that_pins_its_version_is_never_retrained(command: Command, place: Path) -> None:
     (first,) = versions(place)
     job = JOB.replace('path = "model"', f'path = "model"\nversion = "{first}"')

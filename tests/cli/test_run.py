@@ -265,6 +265,59 @@ def test_a_series_that_falls_back_is_partial_and_marked(command: Command, place:
     assert run(command, place, "--force", "--fail-on", "error").code == 0
 
 
+def test_a_partial_forecast_stays_partial_where_nothing_is_new(
+    command: Command, place: Path
+) -> None:
+    readings = pd.read_csv(place / "data.csv")
+    readings.loc[370:, "level"] = float("nan")
+    readings.to_csv(place / "data.csv", index=False)
+    assert run(command, place).code == 3
+    again = run(command, place)
+    assert (again.code, again.document["status"]) == (3, "already published")
+    assert command("status", place / "job.toml").code == 3
+    assert run(command, place, "--fail-on", "error").code == 0
+
+
+def test_a_series_that_is_silent_or_gone_is_degraded(command: Command, place: Path) -> None:
+    wide = pd.read_csv(place / "data.csv")
+    long = wide.melt("timestamp", var_name="pump", value_name="value")
+    long.to_csv(place / "data.csv", index=False)
+    command("train", place / "data.csv", "-m", place / "model", "-q", *SMALL)
+    assert run(command, place).code == 0
+    is_silent = (long["pump"] == "level") & (long.index % len(wide) > len(wide) - 20)
+    for part in (long[~is_silent], long[long["pump"] == "flow"]):
+        part.to_csv(place / "data.csv", index=False)
+        outcome = run(command, place)
+        assert (outcome.code, outcome.document["degraded"]) == (3, 1)
+    assert gauges(place)["series_degraded"] == 1
+
+
+def test_a_forecast_from_older_readings_than_before_is_a_warning(
+    command: Command, place: Path
+) -> None:
+    first = run(command, place).document
+    readings = pd.read_csv(place / "data.csv")
+    readings[:-24].to_csv(place / "data.csv", index=False)
+    outcome = run(command, place)
+    messages = {w["code"]: w["message"] for w in outcome.document["warnings"]}
+    assert first["as_of"] in messages["older-readings"]
+    newest = pd.Timestamp(readings["timestamp"].iloc[-25], tz="UTC")
+    age_s = command("status", place / "job.toml", "--json").document["data_age_s"]
+    assert age_s == pytest.approx((pd.Timestamp.now("UTC") - newest).total_seconds(), abs=60)
+
+
+@pytest.mark.parametrize(
+    "key", ['valid_range = ["flwo=0:30"]', 'freq = "1h"\nagg = ["mean", "flwo=sum"]']
+)
+def test_an_option_for_a_series_that_nobody_knows_is_an_error(
+    command: Command, place: Path, key: str
+) -> None:
+    change(place, "[model]", f"{key}\n[model]")
+    outcome = run(command, place)
+    assert outcome.code == 2 and "'flwo'" in outcome.error["message"]
+    assert not (place / "out/forecast.csv").exists()
+
+
 def test_a_dry_run_writes_nothing(command: Command, place: Path) -> None:
     before = files(place)
     outcome = run(command, place, "--dry-run")
@@ -435,6 +488,21 @@ def test_status_says_how_old_everything_is(command: Command, place: Path) -> Non
     assert failed["last_exit"] == 4
     assert failed["last_success_age_s"] < 60
     assert "4" in command("status", place / "job.toml").out.splitlines()[0]
+
+
+@pytest.mark.parametrize("how", ["text", "none"])
+def test_status_says_success_only_of_a_run_that_is_recorded(
+    command: Command, place: Path, how: str
+) -> None:
+    change(place, '[metrics]\ntextfile = "job.prom"\n', "")
+    log = '[log]\nfile = "run.log"\n'
+    change(place, log, f'{log}format = "text"\n' if how == "text" else "")
+    run(command, place)
+    (place / "data.csv").write_text("no,table\n")
+    assert run(command, place).code == 4
+    outcome = command("status", place / "job.toml")
+    assert outcome.code == (3 if how == "text" else 0)
+    assert "succeeded" not in outcome.out
 
 
 def test_a_time_limit_is_exit_124_and_publishes_nothing(command: Command, place: Path) -> None:

@@ -60,6 +60,17 @@ def test_the_same_run_has_one_part_and_what_it_issued_first_counts(tmp_path: Pat
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
 
 
+@pytest.mark.parametrize("n_bytes", [0, 3, 300, -1])
+def test_a_part_that_is_damaged_is_replaced_by_the_same_run(tmp_path: Path, n_bytes: int) -> None:
+    first = publish_part(tmp_path, rows(1.0, 2.0), as_of=DAYS[0], key=key(1))
+    publish_part(tmp_path, rows(3.0), as_of=DAYS[0], key=key(2))
+    content = first.path.read_bytes()
+    first.path.write_bytes(content[:n_bytes])
+    assert publish_part(tmp_path, rows(1.0, 2.0), as_of=DAYS[0], key=key(1)) == first
+    assert first.path.read_bytes() == content
+    assert [part.issue for part in list_parts(tmp_path)] == [1, 2]
+
+
 def test_the_same_key_at_another_time_is_another_run(tmp_path: Path) -> None:
     parts = [publish_part(tmp_path, rows(1.0), as_of=day, key=key(1)) for day in DAYS]
 

@@ -184,6 +184,26 @@ def test_an_entry_after_a_line_that_was_cut_short_is_found(tmp_path: Path) -> No
         assert log.read_last("finished")["exit"] == n
 
 
+@pytest.mark.parametrize("job", ["flow", *ODD])
+def test_entries_of_a_log_in_text_are_found_too(tmp_path: Path, job: str) -> None:
+    log = make_log(tmp_path, job=job, form="text")
+    facts = {
+        "exit": 4,
+        "message": "at 2026-11-29T22:00:00.000+00:00 flow finished exit=0",
+        "x": [1],
+    }
+    log.append("warning", {"exit": 1}, ignore)
+    log.append("finished", facts, ignore)
+    log.append("warning", {"exit": 2}, ignore)
+    entry = log.read_last("finished")
+    assert {name: entry[name] for name in ("job", *facts)} == {"job": job, **facts}
+    whole = log.path.read_bytes()
+    for n in range(0, len(whole), 7):
+        log.path.write_bytes(whole + whole[:n])
+        log.append("finished", {"exit": n}, ignore)
+        assert log.read_last("finished")["exit"] == n
+
+
 DAMAGED = [
     b"",
     b"no json",

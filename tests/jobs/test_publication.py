@@ -20,9 +20,9 @@ from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.jobs.ledger import write_ledger_owner
 from rnnforecast.jobs.publication import (
     check_not_shared,
-    is_published,
     list_outputs,
     manifest_path,
+    published_manifest,
     read_manifest,
     read_newest_manifest,
     remove_job_leftovers,
@@ -74,9 +74,9 @@ def job(tmp_path: Path) -> Job:
 def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> None:
     output = publish_run(job, STAMPS[0])
 
-    assert is_published(job, output, KEY)
-    assert not is_published(job, output, "b" * 64)
-    assert not is_published(job, job.output_path(STAMPS[1]), KEY)
+    assert published_manifest(job, output, KEY)
+    assert not published_manifest(job, output, "b" * 64)
+    assert not published_manifest(job, job.output_path(STAMPS[1]), KEY)
 
 
 TAMPERINGS: dict[str, Callable[[Path], object]] = {
@@ -99,7 +99,7 @@ def test_a_run_is_not_published_where_a_file_is_not_what_its_manifest_says(
 
     tamper(Path(manifest[which]["path"]))
 
-    assert not is_published(job, output, KEY)
+    assert not published_manifest(job, output, KEY)
 
 
 DAMAGES = {
@@ -120,7 +120,7 @@ def test_a_run_is_not_published_without_a_whole_manifest(job: Job, content: byte
     manifest.write_bytes(content)
 
     assert read_manifest(manifest) is None
-    assert not is_published(job, output, KEY)
+    assert not published_manifest(job, output, KEY)
     check_not_shared(job, output)
     assert read_newest_manifest(job) is None
 
@@ -137,22 +137,22 @@ def test_a_run_is_not_published_where_the_manifest_does_not_say_what_belongs_to_
 
     path.write_text(json.dumps({**json.loads(path.read_text()), name: entry}))
 
-    assert not is_published(job, output, KEY)
+    assert not published_manifest(job, output, KEY)
     check_not_shared(job, output)
 
 
 def test_a_run_without_a_ledger_needs_no_part(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    assert is_published(job, publish_run(job, STAMPS[0]), KEY)
+    assert published_manifest(job, publish_run(job, STAMPS[0]), KEY)
 
 
 def test_a_run_is_not_published_in_a_ledger_that_came_later(job: Job, tmp_path: Path) -> None:
     output = publish_run(dataclasses.replace(job, ledger=None), STAMPS[0])
-    assert not is_published(job, output, KEY)
+    assert not published_manifest(job, output, KEY)
 
     publish_run(job, STAMPS[0])
     moved = dataclasses.replace(job, ledger=str(tmp_path / "another"))
-    assert not is_published(moved, output, KEY)
+    assert not published_manifest(moved, output, KEY)
 
 
 def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
@@ -160,7 +160,7 @@ def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
     second.write_bytes(first.read_bytes())
     manifest_path(job, second).write_bytes(manifest_path(job, first).read_bytes())
 
-    assert not is_published(job, second, KEY)
+    assert not published_manifest(job, second, KEY)
 
 
 def test_publishing_the_same_again_writes_nothing(job: Job, tmp_path: Path) -> None:

@@ -313,3 +313,14 @@ def test_what_a_killed_run_of_root_has_left_excludes_no_other_user(
     with another_user(), acquire(lock):
         refusal(lock)
     assert not lock.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_folder_without_the_right_to_write_is_an_error_at_once() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        lock = Path(folder) / ".lock"
+        denied = pytest.raises(WriteError, match="Permission denied")
+        with another_user(), denied, acquire(lock, wait_s=60):
+            pass
+        assert not lock.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable
@@ -247,6 +248,33 @@ def test_a_version_is_named_by_latest_previous_or_an_unambiguous_prefix(model: P
     activate_version(model, first)
     assert "no version before" in refusal(model, "previous").message
     assert refusal(model, "").exit_code == refusal(model, "no-such").exit_code == 2
+
+
+def publish_challenger(model: Path, *, minute: int, promoted: bool) -> str:
+    manifest = {"provenance": {"challenge": {"promoted": promoted}}}
+    files = {**FILES, "manifest.json": json.dumps(manifest).encode()}
+    return publish_version(model, files, now=NOW + timedelta(minutes=minute))
+
+
+def test_challengers_that_lost_are_no_previous_version(model: Path) -> None:
+    champion = publish(model)
+    winner = publish_challenger(model, minute=1, promoted=True)
+    lost = [publish_challenger(model, minute=minute, promoted=False) for minute in (2, 3)]
+    activate_version(model, publish_challenger(model, minute=4, promoted=True))
+    assert resolve_version(model, "previous").name == winner
+    activate_version(model, winner)
+    assert resolve_version(model, "previous").name == champion
+    assert resolve_version(model, lost[0]).name == lost[0]
+
+
+def test_challengers_that_lost_take_the_place_of_no_other_version(model: Path) -> None:
+    champion = publish(model)
+    lost = [publish_challenger(model, minute=60 * i, promoted=False) for i in range(1, 5)]
+    active = publish_challenger(model, minute=60 * 5, promoted=True)
+    activate_version(model, active)
+    changed_at(model, NOW + timedelta(hours=5))
+    assert retired(model, keep=2, hours=12) == lost[:-1]
+    assert list_versions(model) == [champion, lost[-1], active]
 
 
 def test_a_version_that_is_a_link_or_a_file_is_refused(model: Path, tmp_path: Path) -> None:
