@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any
@@ -19,12 +19,11 @@ from rnnforecast.sources.stamps import infer_forms, is_regular, regularity
 
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
-COUNTED_HOUR, HALF, MILLISECOND, QUARTER, WEEK = (
-    *("counted hour", "half of the day", "millisecond", "quarter", "week"),
-)
+COUNTED_HOUR, HALF, QUARTER, WEEK = "counted hour", "half of the day", "quarter", "week"
+MILLISECOND, MICROSECOND = "millisecond", "microsecond"
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
 for 01:30; the day of the year; the offset from UTC; hours from 1 to 24 before parts of them; AM or
-PM; the millisecond of a second; the quarter and the ISO week of a year."""
+PM; the quarter and the ISO week of a year; the millisecond or microsecond of a second."""
 _RANGES = {
     "year": (1900, 2099),
     "month": (1, 12),
@@ -34,6 +33,7 @@ _RANGES = {
     "minute": (0, 59),
     "second": (0, 59),
     MILLISECOND: (0, 999),
+    MICROSECOND: (0, 999_999),
     QUARTER: (1, 4),
     WEEK: (1, 53),
     DIGITS: (0, 2400),
@@ -56,15 +56,21 @@ _CLOCK_NAMES = ("time", "hour", "clock", "time_of_day", "zeit", "uhrzeit", "hora
 _MIN_ROWS = 10
 """Fewer rows do not tell what numbers mean."""
 _DAY_MINUTES = 1440
+_N_DIGITS = {MILLISECOND: 3, MICROSECOND: 6}
+"""Digits after the second."""
 _PERIODS = (48, 96, 144, 288)
 """How many parts of equal length, counted from 1, markets and meters make of a day."""
 _UNITS_S = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0, "days": 86_400.0}
 """Units in which a column may count the time since midnight, and their seconds."""
 _PART_WORDS = {
+    "month": ("month", "monat", "mois", "mese", "maand"),
+    "day": (),
+    DAY_OF_YEAR: ("julian",),
     "hour": ("hour", "stund", "hora", "heure"),
     "minute": ("minu",),
     "second": ("secon", "sekund", "segund"),
     MILLISECOND: ("millis", "milis"),
+    MICROSECOND: ("micros", "mikros"),
     QUARTER: ("quart", "trimes", "kwart", "vierteljahr"),
     WEEK: ("week", "woche", "seman", "semain", "settim"),
 }
@@ -76,10 +82,14 @@ _SPLIT_NAME = re.compile(
 _SPLITS = (2, 3, 4, 6, 12)
 """Equal parts that an hour has where a column counts them."""
 _SHORT_NAMES = {
+    "month": ("mo", "mon", "mth", "mm", "mes"),
+    "day": ("day", "days", "dd", "dy", "tag", "dia", "jour", "giorno", "dag"),
+    DAY_OF_YEAR: ("doy", "yday", "jday", "ddd", "jd"),
     "hour": ("hr", "hrs", "hh", "ora", "ore", "std", "uur"),
     "minute": ("min", "mins", "mm", "mi"),
     "second": ("sec", "secs", "ss"),
     MILLISECOND: ("ms", "msec", "msecs"),
+    MICROSECOND: ("us", "usec", "usecs", "\u00b5s"),
     QUARTER: ("q", "qtr"),
     WEEK: ("wk", "kw"),
 }
@@ -97,6 +107,7 @@ _INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
 """The end of an interval between two times of day."""
 _INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?")
 _MONTH = re.compile(r"\d{4}-?(0[1-9]|1[0-2])")
+_HALF_AT_END = r"(?i)^(.*?)(\s*[ap]\.?m\.?)?$"
 _HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
 _SPLIT = re.compile(r"(\d+) parts from (\d)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
@@ -124,6 +135,8 @@ class TimeParts:
 
         if not part:
             return pc.binary_join_element_wise(*trimmed, " ")
+        if len(part) == 2 and part.keys() < {DATE, "second", *_N_DIGITS}:
+            return _with_finer(part[DATE], part)
         if part.keys() == {DATE, "day"}:
             month = pc.replace_substring(part[DATE], "-", "")
             return pc.binary_join_element_wise(month, two_digits("day", ""), "")
@@ -142,7 +155,7 @@ class TimeParts:
             pieces = [pc.utf8_lpad(part["year"], 4, "0"), "-", month, "-", day]
 
         if CLOCK in part:
-            clock = [pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, "")]
+            clock = [_with_finer(pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, ""), part)]
         elif DIGITS in part:
             digits = pc.utf8_lpad(part[DIGITS], 4, "0")
             clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
@@ -161,12 +174,31 @@ class TimeParts:
                 )
             clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
             clock += [":", two_digits("second", "")] if "second" in part else []
-        if MILLISECOND in part:
-            clock += [".", pc.utf8_lpad(part[MILLISECOND], 3, "0")]
+        if CLOCK not in part:
+            clock += _fraction_of(part)
         if HALF in part:
             clock += [" ", part[HALF]]
         offset = [part[OFFSET]] if OFFSET in part else []
         return pc.binary_join_element_wise(*pieces, " ", *clock, *offset, "")
+
+
+def _with_finer(clock: pa.Array, part: Mapping[str, pa.Array]) -> pa.Array:
+    """Add the second and the millisecond, where there are any, to stamps or times of day.
+
+    They stand before AM or PM.
+    """
+    pieces = [pc.replace_substring_regex(clock, _HALF_AT_END, r"\1")]
+    if "second" in part:
+        pieces += [":", pc.utf8_lpad(part["second"], 2, "0")]
+    pieces += _fraction_of(part)
+    half = pc.replace_substring_regex(clock, _HALF_AT_END, r"\2")
+    return pc.binary_join_element_wise(*pieces, half, "")
+
+
+def _fraction_of(part: Mapping[str, pa.Array]) -> list[Any]:
+    """Return the pieces of a stamp that follow the second."""
+    kind = next((kind for kind in _N_DIGITS if kind in part), None)
+    return [] if kind is None else [".", pc.utf8_lpad(part[kind], _N_DIGITS[kind], "0")]
 
 
 def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
@@ -195,8 +227,9 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
         return _with_counted_hours(TimeParts(names, known), columns)
 
     orders = [order[: len(parts)] for order in _ORDERS if len(order) >= len(parts)]
+    is_week = len(parts) > 1 and _is_called(parts[1], WEEK)
     stamps = {order: _stamps_of(parts, order) for order in orders}
-    fitting = [order for order in orders if stamps[order]]
+    fitting = [o for o in orders if stamps[o] and not (is_week and DAY_OF_YEAR in o)]
     return TimeParts(names, max(fitting, key=lambda order: regularity(stamps[order]), default=()))
 
 
@@ -231,11 +264,41 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         parts = _with_finer_parts(parts, columns)
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
 
+    finer = _finer_than(times, columns)
+    if finer is not None:
+        return [finer]
     offset = next((column for column in columns if _are_offsets(column)), None)
     has_zone = times[0].tz or re.search(rf"({_OFFSET.pattern})$", times[0].sample[0].strip())
     if offset is None or len(times) > 1 or has_zone:
         return []
     return [TimeParts((times[0].name, offset.name), (DATE, OFFSET))]
+
+
+def _finer_than(times: Sequence[Column], columns: Sequence[Column]) -> TimeParts | None:
+    """Return whole stamps with the seconds or milliseconds beside them, if they lack these."""
+    if len(times) > 1 or _n_repeated(times) < _MIN_ROWS:
+        return None
+    time = times[0]
+    for column in columns:
+        if _is_second_of(column, time):
+            return TimeParts((time.name, column.name), (DATE, "second"))
+        fraction = _fraction_kind(column)
+        if fraction is not None and not _has_fractions(time):
+            return TimeParts((time.name, column.name), (DATE, fraction))
+    return None
+
+
+def _is_second_of(column: Column, time: Column) -> bool:
+    """Tell whether a column is called the second, and changes, beside times without seconds."""
+    if not (_is_called(column, "second") and _is_within(column, "second")):
+        return False
+    is_plain = _is_called_plainly(column, "second") or _fills_60(column)
+    has_seconds = any(text.count(":") != 1 for text in time.sample)
+    return is_plain and len(set(column.sample)) > 1 and not has_seconds
+
+
+def _has_fractions(time: Column) -> bool:
+    return any(re.search(r":\d{2}[.,]\d", text) for text in time.sample)
 
 
 def _is_hour_by_name(column: Column, date: Column) -> bool:
@@ -252,7 +315,7 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
 def _is_called(column: Column, part: str) -> bool:
     """Tell whether a word of a column's name may mean a part of a time of day."""
     words = re.split(r"[\W\d_]+", column.name.casefold())
-    return any(w.startswith(_PART_WORDS[part]) or w in _SHORT_NAMES[part] for w in words)
+    return any(w.startswith(_PART_WORDS[part]) or w in _SHORT_NAMES.get(part, ()) for w in words)
 
 
 def _is_called_plainly(column: Column, part: str) -> bool:
@@ -273,11 +336,17 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     Likewise the half of the day, and the millisecond.
     """
     parts = _with_minutes(parts, columns)
+    if parts.kinds == (DATE, CLOCK):
+        clock = next(column for column in columns if column.name == parts.names[1])
+        second = next((column for column in columns if _is_second_of(column, clock)), None)
+        if second is not None:
+            parts = TimeParts((*parts.names, second.name), (*parts.kinds, "second"))
     for column in columns:
+        fraction = _fraction_kind(column)
         if parts.kinds[-1] in ("hour", "minute", "second", CLOCK) and _are_halves(column):
             parts = TimeParts((*parts.names, column.name), (*parts.kinds, HALF))
-        elif parts.kinds[-1] in ("second", CLOCK) and _are_milliseconds(column):
-            parts = TimeParts((*parts.names, column.name), (*parts.kinds, MILLISECOND))
+        elif parts.kinds[-1] in ("second", CLOCK) and fraction is not None:
+            parts = TimeParts((*parts.names, column.name), (*parts.kinds, fraction))
     if parts.kinds[-1] == "hour":
         by_name = {column.name: column for column in columns}
         hours = [by_name[name] for name in parts.names]
@@ -421,6 +490,8 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
 
     _, group, order, end = best
     ways = [TimeParts(tuple(column.name for column in group), order[: len(group)])]
+    if len(group) == 2 and not _is_part_of_year(group[1], group[0], order[1]):
+        return [*ways, TimeParts((group[0].name,), order[:1])]
     is_followed = len(group) < len(order) and order[len(group)] == "minute" and end < len(columns)
     if is_followed and _is_within(columns[end], "minute") and len(set(columns[end].sample)) == 1:
         names = (*ways[0].names, columns[end].name)
@@ -428,6 +499,21 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
         if float(columns[end].sample[0]) == 0:
             ways.pop()
     return ways
+
+
+def _is_part_of_year(column: Column, year: Column, kind: str) -> bool:
+    """Tell whether a column after the year is its month, week or day, and not a number of sensors.
+
+    Its name says so, or it counts all days of all years but the last.
+    """
+    if _is_called(column, kind):
+        return True
+    years, numbers = _integers(year), _integers(column)
+    whole = years[years < years.max()]
+    days = numbers[years < years.max()]
+    return kind == DAY_OF_YEAR and all(
+        days[whole == one_year].max() >= 365 for one_year in np.unique(whole)[1:]
+    )
 
 
 def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
@@ -510,7 +596,10 @@ def _is_month(column: Column) -> bool:
 
 
 def _is_day_of(column: Column, month: Column) -> bool:
-    """Tell whether a column holds the days of months, in regular steps."""
+    """Tell whether a column holds the days of months, in regular steps.
+
+    It is called so, or reaches the last day of each month: so do no numbers of sensors.
+    """
     if not _is_within(column, "day") or len(column.sample) != len(month.sample):
         return False
     months = [text.strip().replace("-", "") for text in month.sample]
@@ -522,7 +611,13 @@ def _is_day_of(column: Column, month: Column) -> bool:
         )
     ]
     stamps = _stamps_of([*columns, column], _CALENDAR[:3])
-    return len(set(stamps)) >= _MIN_ROWS and is_regular(stamps)
+    if len(set(stamps)) < _MIN_ROWS or not is_regular(stamps):
+        return False
+    days = np.array(stamps, "datetime64[D]")
+    is_last = days[:-1].astype("datetime64[M]") != days[1:].astype("datetime64[M]")
+    ends = (days[:-1] + 1).astype("datetime64[M]") != days[:-1].astype("datetime64[M]")
+    is_whole = bool(is_last.any() and ends[is_last].all())
+    return _is_called(column, "day") or is_whole
 
 
 def _hours_of(column: Column, date: Column) -> str | None:
@@ -657,8 +752,9 @@ def _kind_beside(column: Column, date: Column) -> str | None:
         return CLOCK
     if _are_halves(column):
         return HALF
-    if _are_milliseconds(column):
-        return MILLISECOND
+    fraction = _fraction_kind(column)
+    if fraction is not None:
+        return fraction
     if _is_within(column, "hour"):
         return "hour"
     counted = _hours_of(column, date)
@@ -667,10 +763,15 @@ def _kind_beside(column: Column, date: Column) -> str | None:
     return next((kind for kind in (DIGITS, CLOCK) if _is_within(column, kind)), None)
 
 
-def _are_milliseconds(column: Column) -> bool:
-    """Tell whether a column is called the millisecond, and changes."""
-    is_called = _is_called(column, MILLISECOND) and _is_within(column, MILLISECOND)
-    return is_called and len(set(column.sample)) > 1
+def _fraction_kind(column: Column) -> str | None:
+    """Return whether a column counts milliseconds or microseconds, by its name; None for others.
+
+    Some are 100 or more: a column `ms` of small numbers is in metres per second.
+    """
+    for kind in _N_DIGITS:
+        if _is_called(column, kind) and _is_within(column, kind):
+            return kind if _integers(column).max() >= 100 else None
+    return None
 
 
 def _are_halves(column: Column) -> bool:

@@ -494,3 +494,77 @@ def test_a_time_that_is_rarely_missing_is_still_an_error(tmp_path):
     assert failure(write(tmp_path / "x.csv", "time,v", *lines)).code == "missing-time"
     lines = [f"{'' if i == 0 or i % 2 else t},{i}" for i, t in enumerate(HOURS)]
     assert failure(write(tmp_path / "y.csv", "time,v", *lines)).code == "missing-time"
+
+
+@pytest.mark.parametrize("n_sites", [12, 20, 28])
+@pytest.mark.parametrize("form", ["%Y-%m", "%Y%m"])
+def test_numbers_of_sites_are_no_days_of_a_month(tmp_path, n_sites, form):
+    months = pd.date_range("2010-01-01", periods=60, freq="MS")
+    rows = [
+        f"{m:{form}},{site},{i}" for i, m in enumerate(months) for site in range(1, n_sites + 1)
+    ]
+    panel = read(write(tmp_path / "x.csv", "month,site,kwh", *rows)).panel
+    assert (panel.n_series, panel.lengths.tolist()) == (n_sites, [60] * n_sites)
+
+    days = pd.date_range("2010-01-01", periods=400, freq="D")
+    rows = [f"{d:{form}},{d.day},{i % 17}" for i, d in enumerate(days)]
+    for name in ("site", "Tag"):
+        panel = read(write(tmp_path / "y.csv", f"month,{name},kwh", *rows)).panel
+        assert (panel.n_series, panel.lengths.tolist()) == (1, [400])
+
+
+def test_a_constant_is_no_part_of_the_time(tmp_path):
+    months = pd.date_range("2010-01-01", periods=60, freq="MS")
+    rows = [f"{m:%Y-%m},7,{i % 11}.5" for i, m in enumerate(months)]
+    result = read(write(tmp_path / "x.csv", "month,site,kwh", *rows))
+    assert (result.schema.time, result.panel.lengths.tolist()) == ("month", [60])
+
+
+@pytest.mark.parametrize(("name", "n"), [("district", 12), ("plant", 52), ("meter", 53)])
+def test_a_number_beside_the_year_is_asked_about_unless_it_is_called_a_part_of_it(
+    tmp_path, name, n
+):
+    rows = [f"{year},{i},{year + i}" for year in range(1970, 2010) for i in range(1, n + 1)]
+    path = write(tmp_path / "x.csv", f"year,{name},v", *rows)
+    error = failure(path)
+    assert error.code == "split-time"
+    assert [p.options[1] for p in error.proposals] == [f"year,{name}", "year"]
+    assert read(path, time="year").panel.n_series == n
+    for called in ("month", "Monat") if n == 12 else ():
+        panel = read(write(tmp_path / "y.csv", f"year,{called},v", *rows)).panel
+        assert (panel.n_series, panel.lengths.tolist()) == (1, [480])
+
+
+def test_days_of_years_need_no_name(tmp_path):
+    days = pd.date_range("2019-01-01", periods=900, freq="D")
+    rows = [f"{d.year},{d.day_of_year},{i % 17}" for i, d in enumerate(days)]
+    panel = read(write(tmp_path / "x.csv", "a,b,v", *rows)).panel
+    assert panel.lengths.tolist() == [900]
+
+
+UNITS = {"s": (20, "second"), "ms": (500, "millisecond"), "us": (250_000, "microsecond")}
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%m/%d/%Y %I:%M:%S %p"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+@pytest.mark.parametrize("is_split", [False, True])
+def test_what_is_finer_than_the_stamps_belongs_to_them(tmp_path, form, unit, is_split):
+    step, name = UNITS[unit]
+    n = {"s": 60, "ms": 1000, "us": 1_000_000}[unit]
+    times = pd.Timestamp("2024-02-28 11:50") + pd.to_timedelta(np.arange(400) * step, unit)
+    form = form.replace(":%S", "") if unit == "s" else form
+    form = form.replace(" ", ",", 1) if is_split else form
+    rows = [f"{t:{form}},{i * step % n},{i % 23}" for i, t in enumerate(times)]
+    header = "Date,Time" if is_split else "Stamp"
+    panel = read(write(tmp_path / "x.csv", f"{header},{name},v", *rows)).panel
+    assert panel.lengths.tolist() == [400]
+    assert panel.start[0] == times[0].value // 1000
+    assert panel.step_us == (times[1] - times[0]).value // 1000
+
+
+def test_small_numbers_called_ms_are_no_milliseconds(tmp_path):
+    rows = [f"14.06.2023,{i // 60:02d}:{i % 60:02d},{i % 9},{i % 5}" for i in range(200)]
+    assert read(write(tmp_path / "x.csv", "Datum,Zeit,ms,grad", *rows)).panel.names == (
+        "ms",
+        "grad",
+    )
