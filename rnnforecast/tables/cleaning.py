@@ -16,7 +16,7 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
-from rnnforecast.errors import DataError, Location, Proposal, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
@@ -27,6 +27,7 @@ from rnnforecast.tables.quality import (
     find_quality_issues,
     n_equal,
     run_lengths,
+    texts_of_sentinel,
 )
 from rnnforecast.tables.rows import Codes, Flags, ReadContext, Rows, wrap_angles
 from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
@@ -301,16 +302,16 @@ def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) ->
     commonest = np.argsort(-counts, kind="stable")
 
     for i in np.sort(commonest[:_MAX_LISTED]).tolist():
-        value, count = f"{values[i]:g}", int(counts[i])
+        texts, count = texts_of_sentinel(float(values[i])), int(counts[i])
         occurrences = np.flatnonzero(value_index == i)
         names = ", ".join(s.series for s in sentinels.chosen(occurrences[:_MAX_LISTED]))
         names += ", ..." * (len(occurrences) > _MAX_LISTED)
-        message = f"the value {value} occurs {count} times and is far from the rest, in {names}"
+        message = f"the value {texts[0]} occurs {count} times and is far from the rest, in {names}"
         proposals: tuple[Proposal, ...] = ()
         if n_equal(panel, float(values[i])) == count:  # in other series it may be a reading
             effect = f"drops {_share(count, panel)}"
             condition = "if it means missing"
-            proposals = (Proposal(("--na-values", value), condition, effect),)
+            proposals = (Proposal(option_for_each("--na-values", texts), condition, effect),)
         listener(WarningEvent("sentinel", message, count, proposals))
 
     if len(values) > _MAX_LISTED:

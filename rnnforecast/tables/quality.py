@@ -48,8 +48,10 @@ _FULL = tuple(
     for n_decimals in range(4)
 )
 """Registers of 16 and 32 bits that are full, with up to three decimals."""
-_SENTINELS = (*_NINES, *_FULL, -127.0, -200.0)
-"""Values that loggers are known to write for a missing reading."""
+_LONG_NINES = tuple(sign * (10.0**n_digits - 1) for sign in (1, -1) for n_digits in range(8, 13))
+"""More nines, which float32 rounds to a power of ten."""
+_SENTINELS = (*_NINES, *_LONG_NINES, *_FULL, -127.0, -200.0, -999.25)
+"""Values that loggers, and files of oil and gas wells, are known to have for a missing reading."""
 _POWER_ON = 85.0
 """What a DS18B20, a common thermometer, reads before its first measurement."""
 _NO_COUNT = -1.0
@@ -377,6 +379,15 @@ def _most_sentinels(n_readings: int, distance: float) -> float:
 def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
     """Tell which values loggers are known to write for a missing reading."""
     return np.isin(values.astype(np.float32), np.array(list(_CODES), np.float32))
+
+
+def texts_of_sentinel(value: float) -> tuple[str, ...]:
+    """Return how a sentinel that was read as float32 may be written: one way, or two."""
+    rounded = np.float32(value)
+    digits = np.format_float_positional(rounded, trim="-")
+    code = next((x for x in _SENTINELS if np.float32(x) == rounded), None)
+    texts = () if code is None else (f"{code:.12g}",)
+    return texts if texts and code not in _LONG_NINES else (*texts, digits)
 
 
 def find_sentinels(panel: Panel) -> Sentinels:

@@ -17,13 +17,14 @@ from rnnforecast.config.training import Config
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import NotEnoughDataError, Proposal
+from rnnforecast.errors import NotEnoughDataError, Proposal, option_for_each
 from rnnforecast.evaluate.postprocess import Fallback, warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.files import as_table, check_outputs
 from rnnforecast.tables.cleaning import load_excluded_times, warn_of_suspect_readings
 from rnnforecast.tables.match import read_inferred, warn_unusual_series
 from rnnforecast.tables.profile import ColumnRole, Profile, column_roles, profile_panel
+from rnnforecast.tables.quality import texts_of_sentinel
 from rnnforecast.tables.resample import drop_other_steps
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
@@ -161,7 +162,7 @@ def training_options(
     do not fit, windows that do are added.
     """
     sentinels = [
-        Proposal(("--na-values", f"{value:g}"))
+        Proposal(option_for_each("--na-values", texts_of_sentinel(value)))
         for value in profile.sentinels
         if _largest_share(profile.panel, value) <= MAX_SHARE
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from rnnforecast.data.panel import Panel
@@ -13,6 +14,7 @@ from rnnforecast.tables import quality
 from rnnforecast.tables.cleaning import warn_of_suspect_readings
 from rnnforecast.tables.quality import Segment, find_quality_issues
 from tests.builders import HOUR_US, START_US, make_panel, wave
+from tests.data.tables import read, write
 
 
 def strange() -> Panel:
@@ -83,3 +85,25 @@ def test_of_many_stuck_sensors_the_longest_are_named() -> None:
     assert (said.code, said.count) == ("stuck-sensor", 40)
     assert "stuck at one value: s39 from" in said.message and "and 35 more" in said.message
     assert "--stuck-as-na 30h" in said.text
+
+
+@pytest.mark.parametrize("level", [20, 1013])
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("-999.25", "-99999.99", "999999.9", "-9999.999", "99999999", "-999999999", "100000000"),
+        *("2147483647", "4294967295", "6553.5", "8888888", "1e10", "1e15"),
+    ],
+)
+def test_the_option_that_is_offered_drops_the_sentinel_as_it_is_written(tmp_path, level, code):
+    rng = np.random.default_rng(1)
+    readings = level * (1 + 0.3 * np.sin(np.arange(600) / 23) + rng.normal(0, 0.01, 600))
+    is_code = rng.random(600) < 0.03
+    times = pd.date_range("2026-01-01", periods=600, freq="10min")
+    cells = np.where(is_code, code, [f"{reading:.2f}" for reading in readings])
+    rows = [f"{time},{cell}" for time, cell in zip(times, cells, strict=True)]
+    path = write(tmp_path / "x.csv", "time,v", *rows)
+
+    (proposal,) = read(path).warnings["sentinel"].proposals
+    panel = read(path, na_values=proposal.options[1::2]).panel
+    assert np.isnan(panel.of(0)).tolist() == is_code.tolist()
