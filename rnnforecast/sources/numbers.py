@@ -58,6 +58,11 @@ _MIN_NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _MIN_MEASURED = 10
 """With this many different decimals, a text column of a table contains measurements."""
+_MOSTLY = 0.9
+"""Share of the cells that have the same text around their numbers."""
+_TEXT_AROUND = re.compile(
+    rf"(?P<before>\D*?)(?P<number>[-+]?\d(?:[\d.,{_APOSTROPHES}{_BLANKS}]*\d)?)(?P<after>\D.*|)"
+)
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
 """Cells that tell whether a column may hold numbers at all."""
@@ -228,6 +233,9 @@ def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | No
 
     plain = NumberForm(decimal or ".", thousands)
     probe = spread(cells, _N_PROBE)
+    with_text = _with_constant_text(cells, probe)
+    if with_text is not None:
+        return with_text
     if 4 * sum(_CELL.fullmatch(cell) is not None for cell in probe) < len(probe):
         return Numbers(plain, 0, None)
     n_plain = sum(map(plain.is_number, cells))
@@ -366,6 +374,34 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
     if numbers is None:
         return Numbers(best, n_fit, None)
     return numbers._replace(form=best, n_fit=n_fit)
+
+
+def _with_constant_text(cells: Sequence[str], probe: Sequence[str]) -> Numbers | None:
+    """Infer the form of numbers with the same text of several words behind each, or before it.
+
+    They have decimals, or the text begins with a unit: `Pump 3` is a name. None for other cells.
+    """
+
+    def text_of(match: re.Match[str]) -> tuple[str, str]:
+        return match["before"].strip(), match["after"].strip()
+
+    if not probe or sum(_CELL.fullmatch(cell) is not None for cell in probe) > len(probe) // 2:
+        return None
+    matches = [m for cell in cells if (m := _TEXT_AROUND.fullmatch(cell.strip())) is not None]
+    texts = Counter(map(text_of, matches))
+    (before, after), n = texts.most_common(1)[0] if texts else (("", ""), 0)
+    if n < _MOSTLY * len(cells) or bool(before) == bool(after) or all(map(is_stamp, probe)):
+        return None
+    digits = [m["number"] for m in matches if text_of(m) == (before, after)]
+    n_decimals = len({text for text in digits if any(mark in text for mark in _MARKS)})
+    is_quantity = any(word[0].isdigit() for word in after.split())  # 2h 30min
+    if is_quantity or (n_decimals < _MIN_MEASURED and not (after and is_unit(after.split()[0]))):
+        return None
+    numbers = _infer_marks(digits)
+    if numbers is None:
+        return None
+    form = replace(numbers.form, unit=before or after)
+    return numbers._replace(form=form, n_fit=sum(map(form.is_number, cells)))
 
 
 def _are_units(units: Counter[str], matches: Sequence[re.Match[str]]) -> bool:

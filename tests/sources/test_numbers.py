@@ -282,3 +282,31 @@ def test_a_code_after_a_number_and_a_comma_is_no_decimal(tmp_path):
     decimals = [f'{t},"{v // 10},{v % 10}"' for t, v in zip(times, tenths + 50, strict=True)]
     panel = read(write(tmp_path / "decimals.csv", "DATE,TMP", *decimals)).panel
     np.testing.assert_allclose(panel.of(0), (tenths + 50) / 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{} deg F", "{} V AC", "{} % RH", "{} m³/h (N)", "{} mg/l O2", "{} bar(g)", "{} - OK"),
+        *("Rs. {}", "EUR{}", "OK {}", "{} No Data", "{}p.u."),
+    ],
+)
+def test_the_same_text_around_all_numbers_is_their_unit(tmp_path, text):
+    values = np.random.default_rng(0).normal(20, 50, 200).round(1)
+    times = pd.date_range("2026-03-01", periods=200, freq="1h")
+    cells = [text.format(f"{value:.1f}") for value in values]
+    rows = [f"{t},{cell},{i % 7}" for i, (t, cell) in enumerate(zip(times, cells, strict=True))]
+    panel = read(write(tmp_path / "x.csv", "time,v,w", *rows)).panel
+    assert panel.names == ("v", "w")
+    np.testing.assert_allclose(panel.of(0), values, rtol=1e-6)
+
+    rows[150] = rows[150].replace(cells[150], text.format("off"))
+    assert failure(write(tmp_path / "y.csv", "time,v,w", *rows)).location.line == 152
+
+
+@pytest.mark.parametrize("text", ["Pump {}", "{} Main Street", "Building {} North", "{}:00", "#{}"])
+def test_a_text_around_whole_numbers_is_a_name(tmp_path, text):
+    times = pd.date_range("2026-03-01", periods=30, freq="1h")
+    rows = [f"{t},{text.format(i)},{i}.{h}" for i in range(1, 13) for h, t in enumerate(times)]
+    panel = read(write(tmp_path / "x.csv", "time,name,v", *rows), series="name").panel
+    assert set(panel.names) == {text.format(i) for i in range(1, 13)}
