@@ -368,6 +368,8 @@ class Header:
                 "preamble",
                 proposals=self._for_preamble(n_preamble),
             )
+        if not self.is_explicit:
+            self._reject_readings(body)
         duplicate = next((name for name, n in Counter(self.names).items() if n > 1), None)
         if duplicate is not None:
             raise self._error(
@@ -388,7 +390,7 @@ class Header:
             return
 
         self._reject_second_table()
-        self._reject_rows_of_other_kinds(body)
+        self._reject_units(body)
 
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
@@ -431,16 +433,17 @@ class Header:
             if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
                 raise second_table(self.source, number, text)
 
-    def _reject_rows_of_other_kinds(self, body: Sequence[Row]) -> None:
-        """Raise `DataError` for a header that is a row, and for first rows that are none."""
+    def _reject_readings(self, body: Sequence[Row]) -> None:
+        """Raise `DataError` for a header that is a row."""
         is_row = all(map(_is_value, filter(None, self.names)))
         if is_row or (body and _are_readings(self.names, body[0])):
-            names = ["time", *(f"sensor{i}" for i in range(1, len(self.names)))]
-            if not is_row:
-                names = [
-                    "time" if is_date(cell) else f"{'sensor' if _is_value(cell) else 'series'}{i}"
-                    for i, cell in enumerate(self.names)
-                ]
+            has_clock = any(map(is_time_of_day, self.names))
+            names = ["time"] if not any(map(is_date, self.names)) else []
+            for i, cell in enumerate(self.names[len(names) :], start=len(names)):
+                if is_date(cell) or is_time_of_day(cell):
+                    names.append("date" if is_date(cell) and has_clock else "time")
+                else:
+                    names.append(f"{'sensor' if _is_value(cell) else 'series'}{i}")
             raise self._error(
                 "the first line contains readings, not column names",
                 "no-header",
@@ -451,6 +454,8 @@ class Header:
                 ],
             )
 
+    def _reject_units(self, body: Sequence[Row]) -> None:
+        """Raise `DataError` for first rows that hold units or formats."""
         n_units = _count_units_rows(body)
         if n_units:
             number, text = next(line for line in self.lines.numbered if line[0] > self.n_above)

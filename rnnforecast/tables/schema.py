@@ -43,6 +43,8 @@ _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time",
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _N_LISTED, _N_SIMILAR = 20, 3
+_MOST_ELAPSED = 100
+"""Steps after 0 at which a count of the time may begin."""
 _FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
 """Least count of numbers that may be times, and the share of their steps that must be equal."""
 _YEARS = 1800, 2100
@@ -299,7 +301,10 @@ def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[
 
 
 def _ways_to_count(column: Column) -> list[Proposal]:
-    """Return what numbers may count if they are times: they grow in equal steps, but not by one."""
+    """Return what numbers may count if they are times: they grow in equal steps, but not by one.
+
+    They begin near 0: times since 1990 are recognized, and larger numbers count something else.
+    """
     if column.kind != "number" or len(column.sample) < _FEWEST_COUNTS:
         return []
     numbers = np.array([float(text) for text in column.sample if is_number(text, ".")])
@@ -308,6 +313,8 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     step = float(np.median(steps)) if len(steps) else 0.0
     is_even = step > 0 and np.mean(np.abs(steps - step) <= 0.1 * step) >= _EVEN_SHARE
     if not is_even or (step == 1 and numbers[0] in (0, 1)):  # row numbers
+        return []
+    if not 0 <= numbers[0] <= _MOST_ELAPSED * step:
         return []
     years, months = (numbers // 100, numbers % 100) if numbers[0] > _YEARS[1] else (numbers, 1)
     if ((_YEARS[0] <= years) & (years < _YEARS[1]) & (months <= 13)).all():

@@ -46,6 +46,13 @@ def test_a_first_row_of_readings_with_a_text_is_no_header(tmp_path, row, names):
     assert result.panel.target[0] == 0.5
 
 
+@pytest.mark.parametrize("constant", ["0", "", "-9999", "7.5"])
+def test_a_first_row_of_readings_with_equal_cells_is_no_header(tmp_path, constant):
+    rows = [f"2026-09-14 {i % 24:02d}:00,{constant},{constant},{i}.5" for i in range(24)]
+    error = failure(write(tmp_path / "bare.csv", *rows))
+    assert (error.code, error.proposals[0].options[0]) == ("no-header", "--no-header")
+
+
 def test_titles_of_as_many_cells_are_offered_to_be_skipped(tmp_path):
     titles = ["Prices in EUR/MWh;;;", "last updated 20-06-2023;;;"]
     rows = [

@@ -282,7 +282,7 @@ def test_a_first_row_with_a_date_and_a_time_of_day_is_no_header(tmp_path):
     error = failure(path := write(tmp_path / "x.csv", *rows))
     assert error.code == "no-header"
     options = pasted(error.advice)
-    assert read(path, **options, time="time,sensor1").panel.of(0).tolist() == EXPECTED
+    assert read(path, **options).panel.of(0).tolist() == EXPECTED
 
 
 @pytest.mark.parametrize("block", [1 << 22, 300])

@@ -322,3 +322,12 @@ def test_columns_that_may_name_the_series_are_offered_for_static_ones(tmp_path):
         read(path, static=("size",))
 
     assert offered(caught.value) == ["--series probe"]
+
+
+@pytest.mark.parametrize(("begin", "step"), [(1_083_816, 1), (90_000, 500), (2_459_945.5, 0.25)])
+def test_large_numbers_are_not_offered_as_seconds_since_1970(tmp_path, begin, step):
+    rows = [f"{begin + i * step},{i % 7}.5" for i in range(60)]
+    assert failure(write(tmp_path / "x.csv", "count,v", *rows)).proposals == ()
+    rows = [f"{i * 0.5},{i % 7}.5" for i in range(3, 60)]
+    (proposal, *_) = failure(write(tmp_path / "y.csv", "count,v", *rows)).proposals
+    assert proposal.options == ("--time", "count", "--time-unit", "s")
