@@ -347,20 +347,20 @@ def _parse_text(line: str) -> dict[str, Any]:
     decoder = json.JSONDecoder()
     for match in reversed(list(_TIME.finditer(line))):
         entry: dict[str, Any] = {"time": match[0].strip()}
-        rest = line[match.end() :]
+        facts = line[match.end() :]
         with suppress(ValueError, RecursionError):
-            if rest.startswith('"'):
-                entry["job"], end = decoder.raw_decode(rest)
-                rest = rest[end:].lstrip()
+            if facts.startswith('"'):
+                entry["job"], end = decoder.raw_decode(facts)
+                facts = facts[end:].lstrip()
             else:
-                entry["job"], _, rest = rest.partition(" ")
-            entry["event"], _, rest = rest.partition(" ")
-            while rest:
-                name, _, rest = rest.partition("=")
+                entry["job"], _, facts = facts.partition(" ")
+            entry["event"], _, facts = facts.partition(" ")
+            while facts:
+                name, _, facts = facts.partition("=")
                 if not name.isidentifier():
                     raise ValueError
-                entry[name], end = decoder.raw_decode(rest)
-                rest = rest[end:].lstrip()
+                entry[name], end = decoder.raw_decode(facts)
+                facts = facts[end:].lstrip()
             return entry
     return {}
 

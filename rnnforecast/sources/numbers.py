@@ -394,7 +394,7 @@ def _with_constant_text(cells: Sequence[str], probe: Sequence[str]) -> Numbers |
         return None
     digits = [m["number"] for m in matches if text_of(m) == (before, after)]
     n_decimals = len({text for text in digits if any(mark in text for mark in _MARKS)})
-    is_quantity = any(word[0].isdigit() for word in after.split())  # 2h 30min
+    is_quantity = any(text[0].isdigit() for text in after.split())  # 2h 30min
     if is_quantity or (n_decimals < _MIN_MEASURED and not (after and is_unit(after.split()[0]))):
         return None
     numbers = _infer_marks(digits)

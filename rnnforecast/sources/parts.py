@@ -509,10 +509,10 @@ def _is_part_of_year(column: Column, year: Column, kind: str) -> bool:
     if _is_called(column, kind):
         return True
     years, numbers = _integers(year), _integers(column)
-    whole = years[years < years.max()]
+    earlier = years[years < years.max()]
     days = numbers[years < years.max()]
     return kind == DAY_OF_YEAR and all(
-        days[whole == one_year].max() >= 365 for one_year in np.unique(whole)[1:]
+        days[earlier == number].max() >= 365 for number in np.unique(earlier)[1:]
     )
 
 

@@ -166,8 +166,8 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
     names = names[: len(names) - len(ahead)]
     oldest_young = f"{now.astimezone(UTC) - _RETENTION:{_NAME_FORMAT}}"
     lost = [name for name in names if _has_lost(model / VERSIONS / name)]
-    others = [name for name in names if name not in lost]
-    retained = {*others[-keep:], *lost[-1:], *pinned, active}
+    winners = [name for name in names if name not in lost]
+    retained = {*winners[-keep:], *lost[-1:], *pinned, active}
     retired = [name for name in names if name not in retained and name < oldest_young]
     for name in retired:
         remove_directory(model / VERSIONS / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,7 +27,7 @@ from rnnforecast.tables.roles import OFFERED_ZONES
 from rnnforecast.tables.rows import Rows
 from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
 
-SHORTEST_MONTH_US = 28 * DAY_US
+SHORTEST_MONTH_US, SHORTEST_YEAR_US = 28 * DAY_US, 360 * DAY_US
 _FEWEST_MONTHS = 3
 """Fewer different stamps do not tell that they are those of months."""
 _FEWEST_WEEKS = 4
@@ -62,8 +62,13 @@ _PARTS_OF_DAY = {
     144: "the 10-minute steps",
     288: "the 5-minute steps",
 }
-_PERIOD_NAMES = ("", "h", "hh", "hour", "p", "sp", "period", "interval", "slot")
+_PERIOD_NAMES = ("", "h", "hh", "he", "hr", "hour", "p", "sp", "tp", "period", "interval", "slot")
 """What stands before the numbers of parts of a day; 24 of anything else may be hours, too."""
+_MONTH_NAMES, _DAY_NAMES = (
+    ("", "m", "month", "monat", "mes", "mois"),
+    ("", "d", "day", "tag", "dia"),
+)
+"""What stands before the numbers of months and of days."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -228,39 +233,69 @@ def close_axis(
 
 
 def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listener) -> None:
-    """Warn where series are, by their names, parts of a step: months of a year, hours of a day."""
-    # beside the parts there may be their total
-    weekdays = {_WEEKDAYS.get(name.strip().casefold()) for name in names} - {None}
-    named = [name for name in names if month_of(name) or any(map(str.isdigit, name))]
-    names = named if len(names) - len(named) == 1 else names
-    months = sorted(month_of(name) or 0 for name in names)
-    if step_us >= SHORTEST_MONTH_US and months == [*range(1, 13)]:
-        parts = "the months of a year"
-    elif step_us == DAY_US and _are_parts_of_day(names):
-        parts = f"{_PARTS_OF_DAY[len(names)]} of a day"
-    elif step_us == WEEK_US and len(weekdays) == 7:
-        parts = "the days of a week"
-    else:
-        return
-    message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast separately;"
-    message += " to forecast one series, reshape the table to long format (pandas.melt)"
-    listener(WarningEvent("time-in-columns", message, len(names)))
+    """Warn where columns are, by their names, parts of a step: months of a year, hours of a day.
+
+    Others may stand beside them, such as totals or qualities.
+    """
+    parts = _parts_in(names, step_us)
+    if parts is not None:
+        message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast "
+        message += "separately; to forecast one series, reshape the table to long format "
+        message += "(pandas.melt)"
+        listener(WarningEvent("time-in-columns", message, len(names)))
 
 
-def _are_parts_of_day(names: Sequence[str]) -> bool:
-    """Tell whether names are numbers or times of day for all equal parts of a day."""
-    n_parts = len(names)
-    if n_parts not in _PARTS_OF_DAY:
-        return False
-    numbered = [match for match in map(_NUMBER.fullmatch, names) if match is not None]
-    numbers = sorted(int(match[2]) for match in numbered)
-    if numbers in ([*range(n_parts)], [*range(1, n_parts + 1)]):
-        are_periods = all(match[1].strip().casefold() in _PERIOD_NAMES for match in numbered)
-        return n_parts == 24 or are_periods
+def _parts_in(names: Sequence[str], step_us: int) -> str | None:
+    """Return what parts of a step columns hold, by their names; None for none."""
+    folded = [name.strip().casefold() for name in names]
+    numbered = [match for match in map(_NUMBER.fullmatch, folded) if match is not None]
+    numbers: dict[str, set[int]] = {}
+    for match in numbered:
+        numbers.setdefault(match[1].strip(), set()).add(int(match[2]))
+    if step_us >= SHORTEST_YEAR_US:
+        months = sorted(month_of(name) or 0 for name in folded if "-" not in name)
+        if [month for month in months if month] == [*range(1, 13)] or any(
+            values == {*range(1, 13)} and prefix in _MONTH_NAMES
+            for prefix, values in numbers.items()
+        ):
+            return "the months of a year"
+        is_quarter = numbers.get("q") == {1, 2, 3, 4}
+        return "the quarters of a year" if is_quarter else None
+    if step_us >= SHORTEST_MONTH_US:
+        days = any(
+            {*range(1, 29)} <= values <= {*range(1, 32)} and prefix in _DAY_NAMES
+            for prefix, values in numbers.items()
+        )
+        return "the days of a month" if days else None
+    if step_us == WEEK_US:
+        weekdays = {_WEEKDAYS.get(name) for name in folded} - {None}
+        return "the days of a week" if len(weekdays) == 7 else None
+    if step_us == DAY_US:
+        return _parts_of_day(folded, numbers)
+    if step_us == HOUR_US and {*range(60)} in numbers.values():
+        return "the minutes of an hour"
+    return None
+
+
+def _parts_of_day(names: Sequence[str], numbers: Mapping[str, set[int]]) -> str | None:
+    """Return which equal parts of a day names are: numbers or times of day; None for none.
+
+    The day on which clocks are put back may have two more.
+    """
+    n_numbered = sum(map(len, numbers.values()))
     halves = [match for match in map(_HALF_CLOCK.fullmatch, names) if match is not None]
-    hours = sorted(int(match[1]) % 12 + 12 * (match[2] in "Pp") for match in halves)
+    minutes = {60 * (int(m[1]) % 12 + 12 * (m[2] == "p")) for m in halves}
     clocks = [match for match in map(_CLOCK.fullmatch, names) if match is not None]
-    if hours == [*range(n_parts)]:
-        return True
-    minutes = sorted((60 * int(match[1]) + int(match[2])) % 1440 for match in clocks)
-    return minutes == [*range(0, 1440, 1440 // n_parts)]
+    minutes |= {(60 * int(m[1]) + int(m[2])) % 1440 for m in clocks}
+    for n_parts, parts in _PARTS_OF_DAY.items():
+        if minutes == {*range(0, 1440, 1440 // n_parts)}:
+            return f"{parts} of a day"
+        for prefix, values in numbers.items():
+            extra = values - {*range(n_parts)}, values - {*range(1, n_parts + 1)}
+            is_whole = any(
+                len(values) - len(x) == n_parts and len(x) <= n_parts // 24 for x in extra
+            )
+            are_all = n_parts == 24 and n_numbered >= len(names) - 1 and n_numbered % 24 == 0
+            if is_whole and (prefix in _PERIOD_NAMES or are_all):
+                return f"{parts} of a day"
+    return None

@@ -103,7 +103,8 @@ def read_inferred(
             find_train_end=find_train_end,
             ranks=ranks,
         )
-        warn_of_time_in_columns(panel.names, panel.step_us, listener)
+        names = schema.targets if len(schema.targets) > 1 else panel.names
+        warn_of_time_in_columns(names, panel.step_us, listener)
         if keeps_other_steps or ranks is not SINGLE_PROCESS:
             return panel, schema
         return drop_other_steps(panel, schema)

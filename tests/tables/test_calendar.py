@@ -253,6 +253,18 @@ GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt",
         ([f"HE{hour:02d}" for hour in range(1, 25)] + ["Total"], "D", "the hours of a day"),
         ([f"{i % 12 or 12} {'AP'[i // 12]}M" for i in range(24)], "D", "the hours of a day"),
         ([*ENGLISH, "Annual"], "YS", "the months of a year"),
+        ([*ENGLISH, "J-D", "DJF", "Jan-Feb"], "YS", "the months of a year"),
+        ([f"m{month}" for month in range(1, 13)], "YS", "the months of a year"),
+        (["Q1", "Q2", "Q3", "Q4"], "YS", "the quarters of a year"),
+        ([f"D{day:02d}" for day in range(1, 32)], "MS", "the days of a month"),
+        ([f"{kind}{i:02d}" for i in range(1, 25) for kind in "HV"], "D", "the hours of a day"),
+        ([f"{name}_{i:02d}" for i in range(24) for name in "AB"], "D", "the hours of a day"),
+        ([*(f"{i:02d}" for i in range(1, 25)), "02X"], "D", "the hours of a day"),
+        ([f"TP{i}" for i in range(1, 51)], "D", "the half hours of a day"),
+        ([f"Steps{i:02d}" for i in range(60)], "h", "the minutes of an hour"),
+        ([f"room {i}" for i in range(1, 13)], "YS", None),
+        ([*(f"T{i}" for i in range(1, 25)), "flow", "level"], "D", None),
+        ([f"well {i}" for i in range(1, 32)], "MS", None),
         (["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], "W-MON", "the days of a week"),
         (["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"], "W-MON", "the days of a week"),
         (["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"], "D", None),
@@ -274,3 +286,10 @@ def test_columns_that_are_parts_of_a_step_are_pointed_out(
     assert ("time-in-columns" in warnings) == (parts is not None)
     if parts is not None:
         assert parts in warnings["time-in-columns"].message
+
+
+def test_parts_of_a_step_are_pointed_out_beside_a_key_too() -> None:
+    days = pd.date_range("1980-01-01", periods=40, freq="D")
+    hours = {f"H{hour:02d}": wave(40, seed=hour) for hour in range(1, 25)}
+    tables = [pd.DataFrame({"day": days, "station": name, **hours}) for name in "ab"]
+    assert "time-in-columns" in read(pd.concat(tables)).warnings
