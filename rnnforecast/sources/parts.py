@@ -314,7 +314,7 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
 
 def _is_called(column: Column, part: str) -> bool:
     """Tell whether a word of a column's name may mean a part of a time of day."""
-    words = re.split(r"[\W\d_]+", column.name.casefold())
+    words = re.split(r"[\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", column.name).casefold())
     return any(w.startswith(_PART_WORDS[part]) or w in _SHORT_NAMES.get(part, ()) for w in words)
 
 

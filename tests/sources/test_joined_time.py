@@ -530,7 +530,7 @@ def test_a_number_beside_the_year_is_asked_about_unless_it_is_called_a_part_of_i
     assert error.code == "split-time"
     assert [p.options[1] for p in error.proposals] == [f"year,{name}", "year"]
     assert read(path, time="year").panel.n_series == n
-    for called in ("month", "Monat") if n == 12 else ():
+    for called in ("month", "Monat", "obsMonth") if n == 12 else ():
         panel = read(write(tmp_path / "y.csv", f"year,{called},v", *rows)).panel
         assert (panel.n_series, panel.lengths.tolist()) == (1, [480])
 
