@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from rnnforecast.config.fields import (
 )
 from rnnforecast.config.reading import DataConfig, parse_bytes
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, PredictConfig
-from rnnforecast.errors import UsageError
+from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.units import check_range, parse_duration_us
 from rnnforecast.urls import check_not_collapsed, is_url, parse_database, parse_url
 
@@ -293,6 +294,40 @@ def name_keys(text: str, job: Job) -> str:
             text = text.replace(f"{option} {value}", f"{spelling} = {value} {where}")
             text = re.sub(rf"{re.escape(option)}(?![\w-])", f"{spelling} {where}", text)
     return text
+
+
+@dataclass(frozen=True)
+class KeyProposal(Proposal):
+    """Options that may solve a problem of a job, named as keys of its file."""
+
+    keys: str = ""
+
+    def __str__(self) -> str:
+        effect = f"  ({self.effect})" if self.effect else ""
+        return f"{self.condition + ', ' if self.condition else ''}write  {self.keys}{effect}"
+
+    @classmethod
+    def of(cls, proposal: Proposal, job: Job) -> Proposal:
+        """Return a proposal with the keys of [data] for its options; others as they are."""
+        hints, values = get_type_hints(DataConfig), dict[str, list[str]]()
+        for word in proposal.options:
+            if word.startswith("--"):
+                values.setdefault(word.removeprefix("--").replace("-", "_"), [])
+            elif values:
+                values[next(reversed(values))].append(word)
+        if not values or not values.keys() <= hints.keys():
+            return proposal
+
+        keys = []
+        for name, texts in values.items():
+            if get_origin(hints[name]) is tuple:
+                before = job.tables.get("data", {}).get(name, [])
+                value = json.dumps([*(before if isinstance(before, list) else []), *texts])
+            else:
+                value = json.dumps(texts[0]) if texts else "true"
+            keys.append(f"{name} = {value}")
+        text = f"{' and '.join(keys)}  in [data] of {job.path.name}"
+        return cls(proposal.options, proposal.condition, proposal.effect, text)
 
 
 def _check_texts(table: Mapping[str, Any], subject: str) -> None:

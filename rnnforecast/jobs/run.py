@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from rnnforecast.config.commands import RunConfig, check_option_names, set_options
-from rnnforecast.config.job import Job, name_keys, read_job
+from rnnforecast.config.job import Job, KeyProposal, name_keys, read_job
 from rnnforecast.data.axis import check_not_ahead, date_range
 from rnnforecast.errors import (
     PARTIAL,
@@ -25,6 +25,7 @@ from rnnforecast.errors import (
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import (
     CATCH_UP_HINT,
+    Event,
     Listener,
     PublishedEvent,
     Recorder,
@@ -166,12 +167,20 @@ def _prepare_files(job: Job) -> None:
 
 def _attempt(call: _Call, as_of: str | None, listener: Listener) -> RunResult:
     """Run a job for one as-of time; unusable readings fail this run, not those that follow."""
-    events, clock = Recorder(listener, []), Clock()
+
+    def with_keys(event: Event) -> None:
+        if isinstance(event, WarningEvent):
+            proposals = tuple(KeyProposal.of(p, call.job) for p in event.proposals)
+            event = replace(event, proposals=proposals)
+        listener(event)
+
+    events, clock = Recorder(with_keys, []), Clock()
     try:
         result = _run_once(call, as_of, events, clock)
         result = replace(result, timing=dict(clock.laps))
     except RnnForecastError as error:
         error.message = name_keys(error.message, call.job)
+        error.proposals = tuple(KeyProposal.of(proposal, call.job) for proposal in error.proposals)
         if not isinstance(error, DataError | NotEnoughDataError):
             raise
         status = STALE if error.code == "stale" else FAILED

@@ -318,6 +318,21 @@ def test_an_option_for_a_series_that_nobody_knows_is_an_error(
     assert not (place / "out/forecast.csv").exists()
 
 
+def test_what_helps_is_named_as_keys_of_the_job_file(command: Command, place: Path) -> None:
+    change(place, "[model]", 'na_values = ["x"]\n[model]')
+    readings = (place / "data.csv").read_text().splitlines()
+    readings[60] = readings[60].split(",")[0] + ",n.m.,1"
+    (place / "data.csv").write_text("\n".join(readings))
+    error = run(command, place).error
+    assert 'na_values = ["x", "n.m."]  in [data] of job.toml' in error["hint"]
+    change(place, 'na_values = ["x"]', 'na_values = ["x", "n.m."]')
+    (place / "data.csv").write_text("\n".join([*readings, readings[-1].replace(",", ",9")]))
+    error = run(command, place).error
+    assert 'on_duplicate = "last"  in [data] of job.toml' in error["hint"]
+    change(place, '["x", "n.m."]', '["x", "n.m."]\non_duplicate = "last"')
+    assert run(command, place).code == 0
+
+
 def test_a_dry_run_writes_nothing(command: Command, place: Path) -> None:
     before = files(place)
     outcome = run(command, place, "--dry-run")
