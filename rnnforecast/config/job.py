@@ -310,11 +310,11 @@ class KeyProposal(Proposal):
     def of(cls, proposal: Proposal, job: Job) -> Proposal:
         """Return a proposal with the keys of [data] for its options; others as they are."""
         hints, values = get_type_hints(DataConfig), dict[str, list[str]]()
-        for word in proposal.options:
-            if word.startswith("--"):
-                values.setdefault(word.removeprefix("--").replace("-", "_"), [])
+        for text in proposal.options:
+            if text.startswith("--"):
+                values.setdefault(text.removeprefix("--").replace("-", "_"), [])
             elif values:
-                values[next(reversed(values))].append(word)
+                values[next(reversed(values))].append(text)
         if not values or not values.keys() <= hints.keys():
             return proposal
 

@@ -44,6 +44,8 @@ from rnnforecast.units import describe_duration, parse_duration_us
 _MIN_SHIFT = 3.0
 """A recent median is never reported as another scale below this distance from the training level,
 in scales of the training readings, however small the reach of the series is."""
+_MIN_UNUSUAL = 6.0
+"""Standard deviations of a covariate between its values in training and unusual ones."""
 _STAMPS_SHOWN = 3
 """Time stamps that an error message lists."""
 _SEARCH_GROWTH = 8
@@ -317,6 +319,32 @@ def warn_unusual_series(
         if names:
             listener(WarningEvent.for_names(code, message, names))
     return (*missing, *stale)
+
+
+def warn_unusual_covariates(
+    past: Past, mean: Floats, scale: Floats, listener: Listener, *, lookback: int, horizon: int
+) -> None:
+    """Warn of covariates known ahead whose values are far from those in training.
+
+    `mean` and `scale` are those of the training, `(feature,)`, the known ones first. The median of
+    the look-back is compared, and that of the values ahead: another file may have another unit.
+    """
+    features = past.features(lookback, horizon)
+    if features is None:
+        return
+    unusual = []
+    for number, name in enumerate(past.known_names):
+        values = features.known[:, number]
+        if np.isin(values[np.isfinite(values)], (0, 1)).all():
+            continue  # a rare state
+        for part in (values[:, :lookback], values[:, lookback:]):
+            finite = part[np.isfinite(part)]
+            if len(finite) and abs(np.median(finite) - mean[number]) > _MIN_UNUSUAL * scale[number]:
+                unusual.append(name)
+    if unusual:
+        message = "known covariates far outside the training range (is the unit the same?)"
+        names = list(dict.fromkeys(unusual))
+        listener(WarningEvent.for_names("other-scale-of-covariates", message, names))
 
 
 def require_series(past: Past, known: TrainingStats) -> None:

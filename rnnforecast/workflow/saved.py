@@ -52,6 +52,7 @@ from rnnforecast.tables.match import (
     read_inferred,
     read_past,
     require_series,
+    warn_unusual_covariates,
     warn_unusual_series,
 )
 from rnnforecast.tables.schema import Schema, check_counters
@@ -393,6 +394,15 @@ def _check(
         events(WarningEvent("in-sample", message))
     spec = artifact.spec
     silent = warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
+    if spec.n_known:
+        warn_unusual_covariates(
+            past,
+            artifact.weights["feature_mean"],
+            artifact.weights["feature_scale"],
+            events,
+            lookback=spec.lookback,
+            horizon=ready.horizon,
+        )
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:

@@ -70,6 +70,17 @@ def test_a_second_file_says_the_same_as_rows_below(command: Command, model: Path
     assert Path("below.csv").read_bytes() == Path("beside.csv").read_bytes()
 
 
+def test_a_setpoint_in_another_unit_is_a_warning(command: Command, model: Path) -> None:
+    table = make_table()
+    table[:N].to_csv("data.csv", index=False)
+    for factor, offset in ((1, 0), (1.8, 320)):
+        plans = table[["time", "setpoint", "mode"]][N:]
+        plans.assign(setpoint=plans["setpoint"] * factor + offset).to_csv("plans.csv", index=False)
+        outcome = command("predict", "data.csv", "-m", model / "model", "--future", "plans.csv")
+        assert outcome.code == 0
+        assert ("is the unit the same?): setpoint" in outcome.err) == (offset > 0)
+
+
 def test_what_is_not_known_ahead_is_an_error_with_the_stamps(command: Command, model: Path) -> None:
     make_table()[: N + 4].to_csv("readings.csv", index=False)
 
