@@ -61,6 +61,10 @@ _LINE_ROWS = 25
 """Readings in a row that show whether a series rises along a straight line."""
 _N_PARTS = 16
 """Number of parts of a series in which the increments of a counter are compared."""
+_MIN_LARGE, _LOCAL, _MIN_NOISE, _MIN_CORRELATION = 100, 9, 0.01, -0.3
+"""Of increments along a curve: the least median, the steps of a running mean, the least share of
+noise around it, and the least correlation of this noise from step to step; that of the differences
+of noise is -0.5, and that of independent noise 0, or -0.1 beside its own mean."""
 _MAX_JUDGED = 1000
 """More series than these are not looked at one by one."""
 _TURN = 360.0
@@ -414,7 +418,22 @@ def _counts(readings: Doubles) -> bool:
     )
     changes = np.diff(parts)
     turns = np.sign(changes[np.abs(changes) > 1.5 * smallest])  # less may come from rounding
-    return bool(np.count_nonzero(np.diff(turns)) > 1)
+    return bool(np.count_nonzero(np.diff(turns)) > 1) or _adds_up_noise(counts, increment)
+
+
+def _adds_up_noise(counts: Doubles, increment: Doubles) -> bool:
+    """Tell whether large whole numbers rise by increments that vary independently of each other.
+
+    Of readings with noise along a curve, an increment that is too large is followed by one that is
+    too small: what varies is the reading, and not what is added to it.
+    """
+    if (counts != np.rint(counts)).any() or np.median(increment) < _MIN_LARGE:
+        return False
+    local = np.convolve(increment, np.ones(_LOCAL) / _LOCAL, "valid")
+    noise = increment[_LOCAL // 2 : len(increment) - _LOCAL // 2] - local
+    is_noisy = noise.std() >= _MIN_NOISE * increment.mean()
+    correlation = np.mean(noise[1:] * noise[:-1]) / max(noise.var(), 1e-300)
+    return bool(is_noisy and correlation > _MIN_CORRELATION)
 
 
 def find_directions(panel: Panel) -> Integers:

@@ -436,6 +436,20 @@ def test_what_rises_without_counting_is_no_counter():
     assert columns_warned_of("counter", **columns) == (set(), ())
 
 
+@pytest.mark.parametrize("n_rows", [150, 200, 300])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_counter_of_less_than_a_day_is_one_by_its_noise(n_rows, seed):
+    rng = np.random.default_rng(seed)
+    hours = np.arange(n_rows) / 12
+    load = 3e7 * (1 + 0.4 * np.sin(2 * np.pi * (hours - 3) / 24))
+    counter = np.cumsum(load * (1 + 0.03 * rng.standard_normal(n_rows))).round()
+    curve = 1e9 * (1 - np.exp(-hours / 15)) + 3e4 * rng.standard_normal(n_rows)
+    times = pd.date_range("2026-01-01", periods=n_rows, freq="5min")
+    table = pd.DataFrame({"time": times, "octets": counter, "curve": curve.round()})
+    assert (table.diff().dropna()[["octets", "curve"]] > 0).all(axis=None)
+    assert read(table).warnings["counter"].message.endswith(": octets")
+
+
 def test_a_walk_of_fifty_points_that_happens_to_rise_is_no_counter():
     steps = np.abs(RNG.normal(0.5, 0.3, 50))
     assert "counter" not in read(table(np.arange(50) * 60, np.cumsum(steps))).warnings
