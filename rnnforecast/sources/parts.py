@@ -15,14 +15,23 @@ from numpy.typing import NDArray
 
 from rnnforecast.sources.columns import Column, infer_epoch_unit, is_time_of_day
 from rnnforecast.sources.numbers import is_number
-from rnnforecast.sources.stamps import infer_forms, is_regular, regularity
+from rnnforecast.sources.stamps import (
+    begin_of_period,
+    clock_since_midnight,
+    infer_forms,
+    is_regular,
+    number_texts,
+    regularity,
+)
 
 _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
+SIX_DIGITS = "six digits"
 COUNTED_HOUR, HALF, QUARTER, WEEK = "counted hour", "half of the day", "quarter", "week"
 MILLISECOND, MICROSECOND = "millisecond", "microsecond"
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
-for 01:30; the day of the year; the offset from UTC; hours from 1 to 24 before parts of them; AM or
+for 01:30, or with seconds 013000; the day of the year; the offset from UTC; hours from 1 to 24 before
+parts of them; AM or
 PM; the quarter and the ISO week of a year; the millisecond or microsecond of a second."""
 _RANGES = {
     "year": (1900, 2099),
@@ -37,6 +46,7 @@ _RANGES = {
     QUARTER: (1, 4),
     WEEK: (1, 53),
     DIGITS: (0, 2400),
+    SIX_DIGITS: (0, 240_000),
 }
 """The lowest and the highest number of each part; an hour may be 24, at the end of a day."""
 _ORDERS: tuple[tuple[str, ...], ...] = (
@@ -159,17 +169,22 @@ class TimeParts:
         elif DIGITS in part:
             digits = pc.utf8_lpad(part[DIGITS], 4, "0")
             clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
+        elif SIX_DIGITS in part:
+            digits = pc.utf8_lpad(part[SIX_DIGITS], 6, "0")
+            clock = [pc.replace_substring_regex(digits, r"^(..)(..)(..)$", r"\1:\2:\3")]
         elif any(map(_n_periods, part)):
-            clock = [_begin_of_period(*next(pair for pair in part.items() if _n_periods(pair[0])))]
+            kind = next(kind for kind in part if _n_periods(kind))
+            clock = [begin_of_period(part[kind], _n_periods(kind))]
         elif part.keys() & _UNITS_S.keys():
-            clock = [_clock_since_midnight(*next(x for x in part.items() if x[0] in _UNITS_S))]
+            unit = next(kind for kind in part if kind in _UNITS_S)
+            clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
         else:
             split = next((kind for kind in part if _split(kind)[0]), None)
             if COUNTED_HOUR in part:
-                part["hour"] = _number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
+                part["hour"] = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
             if split is not None:
                 n_parts, lowest = _split(split)
-                part["minute"] = _number_texts(
+                part["minute"] = number_texts(
                     part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts)
                 )
             clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
@@ -260,7 +275,7 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         parts = TimeParts((date.name, clock.name), (DATE, kind))
         has_date_name = date.name.strip().casefold() in _DATE_NAMES
         has_clock_name = clock.name.strip().casefold() in _CLOCK_NAMES
-        is_sure = kind == DIGITS or (has_date_name and has_clock_name)
+        is_sure = kind in (DIGITS, SIX_DIGITS) or (has_date_name and has_clock_name)
         parts = _with_finer_parts(parts, columns)
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
 
@@ -629,7 +644,9 @@ def _hours_of(column: Column, date: Column) -> str | None:
     dates = np.array(date.sample)
     if len(column.sample) != len(dates):
         return None
-    is_named = column.name.strip().casefold() in _CLOCK_NAMES
+    is_named = column.name.strip("<> ").casefold() in _CLOCK_NAMES
+    if _are_six_digits(column) and (is_named or len(set(column.sample)) >= _FEWEST_STEPS):
+        return SIX_DIGITS
     since_midnight = _unit_since_midnight(column, dates)
     if since_midnight is not None:
         return since_midnight
@@ -648,6 +665,15 @@ def _hours_of(column: Column, date: Column) -> str | None:
         if fills or (is_named and kind == "hour"):
             return kind
     return None
+
+
+def _are_six_digits(column: Column) -> bool:
+    """Tell whether cells are hours, minutes and seconds as digits, such as 093000, all in range."""
+    if not all(re.fullmatch(r"\d{6}", text.strip()) for text in column.sample):
+        return False
+    numbers = _integers(column)
+    is_clock = (numbers % 100 < 60) & (numbers // 100 % 100 < 60)
+    return len(numbers) >= _MIN_ROWS and _is_within(column, SIX_DIGITS) and bool(is_clock.all())
 
 
 def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
@@ -679,29 +705,6 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
     return next((u for u in possible if name.startswith(u[:3])), None)
 
 
-def _clock_since_midnight(unit: str, texts: pa.Array) -> pa.Array:
-    """Return the time of day of numbers that count the time since midnight."""
-    numbers = pc.if_else(pc.match_substring_regex(texts, r"^\d*\.?\d+$"), texts, None)
-    seconds = pc.multiply(numbers.cast(pa.float64()), _UNITS_S[unit])
-    total = pc.round(seconds).cast(pa.int64())
-    minutes = pc.divide(total, 60)
-    hours = pc.divide(minutes, 60)
-    parts = (
-        hours,
-        pc.subtract(minutes, pc.multiply(hours, 60)),
-        pc.subtract(total, pc.multiply(minutes, 60)),
-    )
-    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in parts]
-    return pc.binary_join_element_wise(*digits, ":")
-
-
-def _number_texts(texts: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Return the texts of whole numbers computed from those of others; null for another text."""
-    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
-    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
-    return function(numbers).cast(pa.string())
-
-
 def _periods_of(column: Column) -> str | None:
     """Return what a column holds that counts the parts of a day, such as `48 periods`."""
     numbers = _integers(column)
@@ -713,17 +716,6 @@ def _periods_of(column: Column) -> str | None:
 def _n_periods(kind: str) -> int:
     """Return how many parts of a day a column counts; 0 for another kind."""
     return int(kind.removesuffix(" periods")) if kind.endswith(" periods") else 0
-
-
-def _begin_of_period(kind: str, texts: pa.Array) -> pa.Array:
-    """Return the time of day at which the parts of a day begin that texts count."""
-    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
-    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
-    minutes = pc.multiply(pc.subtract(numbers, 1), _DAY_MINUTES // _n_periods(kind))
-    hours = pc.divide(minutes, 60)
-    pair = (hours, pc.subtract(minutes, pc.multiply(hours, 60)))
-    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in pair]
-    return pc.binary_join_element_wise(*digits, ":")
 
 
 def _minutes_of(column: Column, kind: str) -> _Numbers:
@@ -757,6 +749,8 @@ def _kind_beside(column: Column, date: Column) -> str | None:
         return fraction
     if _is_within(column, "hour"):
         return "hour"
+    if _are_six_digits(column):
+        return SIX_DIGITS
     counted = _hours_of(column, date)
     if counted is not None and counted in (_periods_of(column), *_UNITS_S):
         return counted

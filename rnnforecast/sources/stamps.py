@@ -647,3 +647,37 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
             pattern += rf"{_LETTERS}+"
             format_ += "%a"
     return StampForm(format_, pattern, "", is_weak=True)
+
+
+def clock_since_midnight(texts: pa.Array, unit_s: float) -> pa.Array:
+    """Return the time of day of numbers that count the time since midnight in a unit."""
+    numbers = pc.if_else(pc.match_substring_regex(texts, r"^\d*\.?\d+$"), texts, None)
+    seconds = pc.multiply(numbers.cast(pa.float64()), unit_s)
+    total = pc.round(seconds).cast(pa.int64())
+    minutes = pc.divide(total, 60)
+    hours = pc.divide(minutes, 60)
+    parts = (
+        hours,
+        pc.subtract(minutes, pc.multiply(hours, 60)),
+        pc.subtract(total, pc.multiply(minutes, 60)),
+    )
+    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in parts]
+    return pc.binary_join_element_wise(*digits, ":")
+
+
+def number_texts(texts: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return the texts of whole numbers computed from those of others; null for another text."""
+    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
+    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
+    return function(numbers).cast(pa.string())
+
+
+def begin_of_period(texts: pa.Array, n_periods: int) -> pa.Array:
+    """Return the time of day at which the parts of a day begin that texts count."""
+    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
+    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
+    minutes = pc.multiply(pc.subtract(numbers, 1), 1440 // n_periods)
+    hours = pc.divide(minutes, 60)
+    pair = (hours, pc.subtract(minutes, pc.multiply(hours, 60)))
+    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in pair]
+    return pc.binary_join_element_wise(*digits, ":")

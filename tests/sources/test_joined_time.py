@@ -568,3 +568,20 @@ def test_small_numbers_called_ms_are_no_milliseconds(tmp_path):
         "ms",
         "grad",
     )
+
+
+@pytest.mark.parametrize(("name", "hours"), [("<TIME>", (9, 10, 11, 12)), ("hms", range(24))])
+def test_six_digits_beside_a_date_are_a_time_of_day(tmp_path, name, hours):
+    days = pd.date_range("2023-06-01", periods=12, freq="D")
+    times = [
+        d + pd.Timedelta(hours=h, minutes=m) for d in days for h in hours for m in range(0, 60, 20)
+    ]
+    rows = [f"{t:%Y%m%d},{t:%H%M%S},{i % 17}.5" for i, t in enumerate(times)]
+    result = read(write(tmp_path / "x.csv", f"<DATE>,{name},v", *rows))
+    assert (result.schema.time, result.panel.n_series) == (f"<DATE>,{name}", 1)
+    assert result.panel.start[0] == times[0].value // 1000
+    assert result.panel.n_readings == len(times)
+
+    days = pd.date_range("2023-06-01", periods=60, freq="D")
+    rows = [f"{d:%Y%m%d},{100_000 + 97 * i % 3571},{i % 17}.5" for i, d in enumerate(days)]
+    assert read(write(tmp_path / "y.csv", "<DATE>,count,v", *rows)).schema.time == "<DATE>"
