@@ -30,9 +30,9 @@ SIX_DIGITS = "six digits"
 COUNTED_HOUR, HALF, QUARTER, WEEK = "counted hour", "half of the day", "quarter", "week"
 MILLISECOND, MICROSECOND = "millisecond", "microsecond"
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
-for 01:30, or with seconds 013000; the day of the year; the offset from UTC; hours from 1 to 24 before
-parts of them; AM or
-PM; the quarter and the ISO week of a year; the millisecond or microsecond of a second."""
+for 01:30, or with seconds 013000; the day of the year; the offset from UTC; hours from 1 to 24
+before parts of them; AM or PM; the quarter and the ISO week of a year; the millisecond or
+microsecond of a second."""
 _RANGES = {
     "year": (1900, 2099),
     "month": (1, 12),
