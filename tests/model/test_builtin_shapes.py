@@ -58,6 +58,31 @@ def test_a_clean_shape_goes_on(name: str, n_rows: int, n_missing: int) -> None:
     assert error <= share * np.abs(values[n_rows:] - values[n_read - 1]).mean()
 
 
+@pytest.mark.parametrize("n_since", [1, 2, 3, 6, 10, 24])
+@pytest.mark.parametrize("n_rows", [240, 960])
+def test_a_level_that_has_shifted_lately_is_followed_or_inside_the_band(
+    n_rows: int, n_since: int
+) -> None:
+    """Of a shift by 8, the error is less than 2.5; after one reading, the band holds both levels."""
+    rng = np.random.default_rng(0)
+    rows = np.arange(n_rows + 24)
+    phase, sign = rng.integers(24, size=(30, 1)), rng.choice([-1, 1], size=(30, 1))
+    usual = 10 + 2 * np.sin(2 * np.pi * (rows + phase) / 24) + rng.normal(0, 0.5, (30, len(rows)))
+    values = usual + 8 * sign * (rows >= n_rows - n_since)
+    past = make_past(make_panel(*values[:, :n_rows].astype(np.float32), step_us=HOUR_US))
+    network = RNNForecaster.untrained(past, lookback=n_rows, horizon=24, seasons=find_seasons(past))
+
+    forecast = network.predict(past, 24, (0.1, 0.5, 0.9)).values
+
+    low, middle, high = np.moveaxis(forecast, -1, 0)
+    shifted = values[:, n_rows:]
+    if n_since > 1:
+        assert np.abs(shifted - middle).mean() < 2.5
+        assert ((shifted >= low) & (shifted <= high)).mean() > 0.5
+    else:
+        assert np.median(high - low) > 5
+
+
 @pytest.mark.parametrize("exponent", [-60, -36, 30])
 @pytest.mark.parametrize("name", ["a daily wave", "a line", "a total of a daily load"])
 def test_a_unit_changes_no_forecast(name: str, exponent: int) -> None:
