@@ -63,7 +63,7 @@ def test_a_clean_shape_goes_on(name: str, n_rows: int, n_missing: int) -> None:
 def test_a_level_that_has_shifted_lately_is_followed_or_inside_the_band(
     n_rows: int, n_since: int
 ) -> None:
-    """Of a shift by 8, the error is less than 2.5; after one reading, the band holds both levels."""
+    """Of a shift by 8, the error is less than 2.5; after one reading, both are in the band."""
     rng = np.random.default_rng(0)
     rows = np.arange(n_rows + 24)
     phase, sign = rng.integers(24, size=(30, 1)), rng.choice([-1, 1], size=(30, 1))
