@@ -323,8 +323,10 @@ class KeyProposal(Proposal):
             if get_origin(hints[name]) is tuple:
                 before = job.tables.get("data", {}).get(name, [])
                 value = json.dumps([*(before if isinstance(before, list) else []), *texts])
+            elif texts and str in (hints[name], *get_args(hints[name])):
+                value = json.dumps(texts[0])
             else:
-                value = json.dumps(texts[0]) if texts else "true"
+                value = texts[0] if texts else "true"
             keys.append(f"{name} = {value}")
         text = f"{' and '.join(keys)}  in [data] of {job.path.name}"
         return cls(proposal.options, proposal.condition, proposal.effect, text)

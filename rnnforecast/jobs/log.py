@@ -63,8 +63,8 @@ GAUGES = {
     "last_duration_seconds": "Duration of the last run in seconds.",
     _NEWEST_READING: "Timestamp of the newest reading used.",
     "series": "Number of series forecast.",
-    "series_degraded": "Number of series skipped, forecast by a fallback, or forecast from a "
-    "short history.",
+    "series_degraded": "Number of series skipped, without recent readings, forecast by a fallback, "
+    "or forecast from a short history.",
     "series_flagged": "Number of series whose live forecasts are worse than in training.",
     "model_created_timestamp_seconds": "Timestamp at which the model version was trained.",
 }

@@ -524,11 +524,8 @@ def _is_part_of_year(column: Column, year: Column, kind: str) -> bool:
     if _is_called(column, kind):
         return True
     years, numbers = _integers(year), _integers(column)
-    earlier = years[years < years.max()]
-    days = numbers[years < years.max()]
-    return kind == DAY_OF_YEAR and all(
-        days[earlier == number].max() >= 365 for number in np.unique(earlier)[1:]
-    )
+    highest = [int(numbers[years == number].max()) for number in np.unique(years)[:-1]]
+    return kind == DAY_OF_YEAR and min(highest, default=0) >= 365
 
 
 def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
@@ -628,7 +625,7 @@ def _is_day_of(column: Column, month: Column) -> bool:
     stamps = _stamps_of([*columns, column], _CALENDAR[:3])
     if len(set(stamps)) < _MIN_ROWS or not is_regular(stamps):
         return False
-    days = np.array(stamps, "datetime64[D]")
+    days = np.unique(np.array(stamps, "datetime64[D]"))
     is_last = days[:-1].astype("datetime64[M]") != days[1:].astype("datetime64[M]")
     ends = (days[:-1] + 1).astype("datetime64[M]") != days[:-1].astype("datetime64[M]")
     is_whole = bool(is_last.any() and ends[is_last].all())
