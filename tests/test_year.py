@@ -18,7 +18,7 @@ import pytest
 
 import rnnforecast
 from rnnforecast.config.commands import RunConfig
-from rnnforecast.config.training import BacktestConfig, Config, TrainConfig
+from rnnforecast.config.training import BacktestConfig, Config, NetworkConfig, TrainConfig
 from rnnforecast.jobs.ledger import list_parts, read_parts, score_job
 from rnnforecast.jobs.log import RunResult
 from rnnforecast.jobs.run import run
@@ -84,7 +84,8 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
     readings.loc[times >= SHIFT, "OT"] += SHIFTED
     readings[~within(times, STALE)].to_csv(place / "year.csv", index=False)
     (place / "job.toml").write_text(JOB)
-    config = Config(training=TrainConfig(epochs=4, threads=2))
+    # of another width, so that it does not begin with the built-in weights, which know of shifts
+    config = Config(network=NetworkConfig(hidden=16), training=TrainConfig(epochs=4, threads=2))
     rnnforecast.train(
         place / "first.csv",
         model=place / "model",

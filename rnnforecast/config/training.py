@@ -122,7 +122,7 @@ class TrainConfig:
         "Maximum epochs of 25 steps (default: 4 to 12)",
     )
     batch_size: int = _training(64, "Batch size", rare=True)
-    learning_rate: float = _training(2e-3, "Peak learning rate", metavar="RATE", rare=True)
+    learning_rate: float = _training(1e-3, "Peak learning rate", metavar="RATE", rare=True)
     clip: float = _training(
         1.0, "Gradient-norm clipping threshold; 0 disables it", metavar="NORM", rare=True
     )
