@@ -140,61 +140,68 @@ class TimeParts:
         for kind in part.keys() & _RANGES.keys():
             part[kind] = pc.replace_substring_regex(part[kind], r"\.0*$", "")
 
-        def two_digits(kind: str, default: str) -> pa.Array | str:
-            return pc.utf8_lpad(part[kind], 2, "0") if kind in part else default
-
         if not part:
             return pc.binary_join_element_wise(*trimmed, " ")
         if len(part) == 2 and part.keys() < {DATE, "second", *_N_DIGITS}:
             return _with_finer(part[DATE], part)
         if part.keys() == {DATE, "day"}:
             month = pc.replace_substring(part[DATE], "-", "")
-            return pc.binary_join_element_wise(month, two_digits("day", ""), "")
+            return pc.binary_join_element_wise(month, _two_digits(part, "day", ""), "")
         if part.keys() <= {DATE, OFFSET}:
             return pc.binary_join_element_wise(*trimmed, "")
         for kind, mark in ((WEEK, "-W"), (QUARTER, "Q")):
             if kind in part:
-                number = two_digits(kind, "") if kind == WEEK else part[kind]
+                number = _two_digits(part, kind, "") if kind == WEEK else part[kind]
                 return pc.binary_join_element_wise(part["year"], mark, number, "")
         if DATE in part:
             pieces = [pc.replace_substring_regex(part[DATE], _MIDNIGHT, "")]
         elif DAY_OF_YEAR in part:
             pieces = [part["year"], "-", pc.utf8_lpad(part[DAY_OF_YEAR], 3, "0")]
         else:
-            month, day = two_digits("month", "01"), two_digits("day", "01")
+            month, day = _two_digits(part, "month", "01"), _two_digits(part, "day", "01")
             pieces = [pc.utf8_lpad(part["year"], 4, "0"), "-", month, "-", day]
 
-        if CLOCK in part:
-            clock = [_with_finer(pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, ""), part)]
-        elif DIGITS in part:
-            digits = pc.utf8_lpad(part[DIGITS], 4, "0")
-            clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
-        elif SIX_DIGITS in part:
-            digits = pc.utf8_lpad(part[SIX_DIGITS], 6, "0")
-            clock = [pc.replace_substring_regex(digits, r"^(..)(..)(..)$", r"\1:\2:\3")]
-        elif any(map(_n_periods, part)):
-            kind = next(kind for kind in part if _n_periods(kind))
-            clock = [begin_of_period(part[kind], _n_periods(kind))]
-        elif part.keys() & _UNITS_S.keys():
-            unit = next(kind for kind in part if kind in _UNITS_S)
-            clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
-        else:
-            split = next((kind for kind in part if _split(kind)[0]), None)
-            if COUNTED_HOUR in part:
-                part["hour"] = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
-            if split is not None:
-                n_parts, lowest = _split(split)
-                part["minute"] = number_texts(
-                    part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts)
-                )
-            clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
-            clock += [":", two_digits("second", "")] if "second" in part else []
-        if CLOCK not in part:
-            clock += _fraction_of(part)
-        if HALF in part:
-            clock += [" ", part[HALF]]
         offset = [part[OFFSET]] if OFFSET in part else []
-        return pc.binary_join_element_wise(*pieces, " ", *clock, *offset, "")
+        half = [" ", part[HALF]] if HALF in part else []
+        return pc.binary_join_element_wise(*pieces, " ", *_clock_of(part), *half, *offset, "")
+
+
+def _two_digits(part: Mapping[str, pa.Array], kind: str, default: str) -> pa.Array | str:
+    """Return the texts of a part, with a 0 before a single digit, or the default without it."""
+    return pc.utf8_lpad(part[kind], 2, "0") if kind in part else default
+
+
+def _clock_of(part: Mapping[str, pa.Array]) -> list[Any]:
+    """Return the pieces of the time of day."""
+    if CLOCK in part:
+        return [_with_finer(pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, ""), part)]
+    split = next((kind for kind in part if _split(kind)[0]), None)
+    if DIGITS in part:
+        digits = pc.utf8_lpad(part[DIGITS], 4, "0")
+        clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
+    elif SIX_DIGITS in part:
+        digits = pc.utf8_lpad(part[SIX_DIGITS], 6, "0")
+        clock = [pc.replace_substring_regex(digits, r"^(..)(..)(..)$", r"\1:\2:\3")]
+    elif any(map(_n_periods, part)):
+        kind = next(kind for kind in part if _n_periods(kind))
+        clock = [begin_of_period(part[kind], _n_periods(kind))]
+    elif part.keys() & _UNITS_S.keys():
+        unit = next(kind for kind in part if kind in _UNITS_S)
+        clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
+    else:
+        hour, minute = _two_digits(part, "hour", "00"), _two_digits(part, "minute", "00")
+        if COUNTED_HOUR in part:
+            hour = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
+            hour = pc.utf8_lpad(hour, 2, "0")
+        if split is not None:
+            n_parts, lowest = _split(split)
+            minute = number_texts(
+                part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts)
+            )
+            minute = pc.utf8_lpad(minute, 2, "0")
+        clock = [hour, ":", minute]
+        clock += [":", _two_digits(part, "second", "")] if "second" in part else []
+    return clock + _fraction_of(part)
 
 
 def _with_finer(clock: pa.Array, part: Mapping[str, pa.Array]) -> pa.Array:
