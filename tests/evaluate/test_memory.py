@@ -41,10 +41,10 @@ def test_a_network_that_makes_use_of_what_comes_again_is_ok() -> None:
 @pytest.mark.parametrize(
     ("training", "advice"),
     [
-        (TrainConfig(learning_rate=0.1, clip=0.0), "--learning-rate 0.002"),
+        (TrainConfig(learning_rate=0.1, clip=0.0), "--learning-rate 0.001"),
         (TrainConfig(clip=0.0), "--clip 1"),
         (TrainConfig(clip=50.0), "--clip 1"),
-        (TrainConfig(), "--learning-rate 0.0007"),
+        (TrainConfig(), "--learning-rate 0.0003"),
     ],
 )
 def test_a_training_that_exploded_is_said_to_have(training: TrainConfig, advice: str) -> None:
