@@ -232,12 +232,15 @@ def close_axis(
     return replace(axis, step_us=step_us, open_steps=open_steps)
 
 
-def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listener) -> None:
+def warn_of_time_in_columns(
+    names: Sequence[str], step_us: int, listener: Listener, *, are_columns: bool = True
+) -> None:
     """Warn where columns are, by their names, parts of a step: months of a year, hours of a day.
 
-    Others may stand beside them, such as totals or qualities.
+    Others may stand beside them, such as totals or qualities. Of names in a key, numbers are only
+    taken for the parts of a day.
     """
-    parts = _parts_in(names, step_us)
+    parts = _parts_in(names, step_us, are_columns=are_columns)
     if parts is not None:
         message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast "
         message += "separately; to forecast one series, reshape the table to long format "
@@ -245,13 +248,15 @@ def warn_of_time_in_columns(names: Sequence[str], step_us: int, listener: Listen
         listener(WarningEvent("time-in-columns", message, len(names)))
 
 
-def _parts_in(names: Sequence[str], step_us: int) -> str | None:
+def _parts_in(names: Sequence[str], step_us: int, *, are_columns: bool) -> str | None:
     """Return what parts of a step columns hold, by their names; None for none."""
     folded = [name.strip().casefold() for name in names]
     numbered = [match for match in map(_NUMBER.fullmatch, folded) if match is not None]
     numbers: dict[str, set[int]] = {}
     for match in numbered:
         numbers.setdefault(match[1].strip(), set()).add(int(match[2]))
+    if step_us != DAY_US and not are_columns:
+        numbers = {}
     if step_us >= SHORTEST_YEAR_US:
         months = sorted(month_of(name) or 0 for name in folded if "-" not in name)
         if [month for month in months if month] == [*range(1, 13)] or any(

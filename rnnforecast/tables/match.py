@@ -105,8 +105,9 @@ def read_inferred(
             find_train_end=find_train_end,
             ranks=ranks,
         )
-        names = schema.targets if len(schema.targets) > 1 else panel.names
-        warn_of_time_in_columns(names, panel.step_us, listener)
+        are_columns = len(schema.targets) > 1
+        names = schema.targets if are_columns else panel.names
+        warn_of_time_in_columns(names, panel.step_us, listener, are_columns=are_columns)
         if keeps_other_steps or ranks is not SINGLE_PROCESS:
             return panel, schema
         return drop_other_steps(panel, schema)

@@ -293,3 +293,15 @@ def test_parts_of_a_step_are_pointed_out_beside_a_key_too() -> None:
     hours = {f"H{hour:02d}": wave(40, seed=hour) for hour in range(1, 25)}
     tables = [pd.DataFrame({"day": days, "station": name, **hours}) for name in "ab"]
     assert "time-in-columns" in read(pd.concat(tables)).warnings
+
+
+@pytest.mark.parametrize(("n", "freq"), [(12, "YS"), (31, "MS"), (60, "h")])
+def test_numbers_of_sites_are_no_parts_of_a_step(n: int, freq: str) -> None:
+    stamps = pd.date_range("1980-01-01", periods=40, freq=freq)
+    first = 0 if n == 60 else 1
+    tables = [
+        pd.DataFrame({"time": stamps, "site": f"{i}", "v": wave(40, seed=i)})
+        for i in range(first, first + n)
+    ]
+    result = read(pd.concat(tables), series="site")
+    assert result.panel.n_series == n and "time-in-columns" not in result.warnings
