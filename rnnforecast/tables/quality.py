@@ -52,6 +52,14 @@ _LONG_NINES = tuple(sign * (10.0**n_digits - 1) for sign in (1, -1) for n_digits
 """More nines, which float32 rounds to a power of ten."""
 _SENTINELS = (*_NINES, *_LONG_NINES, *_FULL, -127.0, -200.0, -999.25)
 """Values that loggers, and files of oil and gas wells, are known to have for a missing reading."""
+_ROUNDED_NINES = tuple(
+    sign * (10.0**n_whole - 10.0**-n_decimals)
+    for sign in (1, -1)
+    for n_whole in range(5, 9)
+    for n_decimals in (1, 2, 3)
+    if n_whole + n_decimals > 7
+)
+"""Nines with decimals that float32 rounds to a power of ten, which may be a reading."""
 _POWER_ON = 85.0
 """What a DS18B20, a common thermometer, reads before its first measurement."""
 _NO_COUNT = -1.0
@@ -382,12 +390,12 @@ def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
 
 
 def texts_of_sentinel(value: float) -> tuple[str, ...]:
-    """Return how a sentinel that was read as float32 may be written: one way, or two."""
+    """Return the ways in which a sentinel that was read as float32 may be written."""
     rounded = np.float32(value)
     digits = np.format_float_positional(rounded, trim="-")
-    code = next((x for x in _SENTINELS if np.float32(x) == rounded), None)
-    texts = () if code is None else (f"{code:.12g}",)
-    return texts if texts and code not in _LONG_NINES else (*texts, digits)
+    codes = [x for x in (*_SENTINELS, *_ROUNDED_NINES) if np.float32(x) == rounded]
+    texts = tuple(f"{code:.12g}" for code in codes)
+    return texts if codes and codes[0] not in (*_LONG_NINES, *_ROUNDED_NINES) else (*texts, digits)
 
 
 def find_sentinels(panel: Panel) -> Sentinels:

@@ -93,6 +93,7 @@ def test_of_many_stuck_sensors_the_longest_are_named() -> None:
     [
         *("-999.25", "-99999.99", "999999.9", "-9999.999", "99999999", "-999999999", "100000000"),
         *("2147483647", "4294967295", "6553.5", "8888888", "1e10", "1e15"),
+        *("-999999.99", "99999.999", "-9999999.9", "1000000"),
     ],
 )
 def test_the_option_that_is_offered_drops_the_sentinel_as_it_is_written(tmp_path, level, code):
