@@ -195,8 +195,9 @@ def job_page() -> str:
     parts = [
         "# Job file",
         "A TOML file that configures one unattended cycle: what to read, forecast and keep. See "
-        "[Run from cron](../how-to/cron.md). Paths are relative to the job file. Keys may be "
-        "written with hyphens or underscores; an unknown key is a usage error (exit code 2).",
+        "[Run from cron](../how-to/cron.md). Paths are relative to the job file, and `~/` "
+        "is your home. Keys may be written with hyphens or underscores; an unknown key is a usage "
+        "error (exit code 2).",
     ]
     for name in JOB_TABLES:
         parts += [f"## [{name}]", _table(("key", "default", "meaning"), job_rows(name))]

@@ -225,7 +225,7 @@ def read_job(path: Path) -> Job:
     elif is_url(source):
         source = str(parse_url(source))
     else:  # glob characters in the job's folder are literal
-        is_glob = glob.has_magic(source) and not (folder / source).exists()
+        is_glob = glob.has_magic(source) and not _place(source, folder).exists()
         source = _resolve(source, Path(glob.escape(str(folder))) if is_glob else folder)
     output = _resolve(_pop_path(path, forecast, "forecast", "output"), folder)
     _check_output(path, output)
@@ -451,7 +451,7 @@ def _resolve_fields(part: _T, names: tuple[str, ...], folder: Path) -> _T:
 
 
 def _resolve(path: str, folder: Path) -> str:
-    """Return a path that is relative to the job's folder.
+    """Return a path that is relative to the job's folder or, with `~/`, to the user's home.
 
     Raises `UsageError` for a path that the file system's encoding does not have, and for a URL:
     what a job writes relies on file names on a disk.
@@ -462,7 +462,7 @@ def _resolve(path: str, folder: Path) -> str:
             code="not-on-a-store",
             hint="use a local path and copy the forecast afterwards",
         )
-    resolved = str(folder / path)
+    resolved = str(_place(path, folder))
     try:
         os.fsencode(resolved)
     except UnicodeEncodeError as error:
@@ -471,6 +471,10 @@ def _resolve(path: str, folder: Path) -> str:
             hint="set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename the file",
         ) from error
     return resolved
+
+
+def _place(path: str, folder: Path) -> Path:
+    return Path.home() / path[2:] if path.startswith("~/") else folder / path
 
 
 # To which job a file belongs, also after a job has been moved, or mounted elsewhere. A job's name

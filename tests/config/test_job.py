@@ -268,6 +268,22 @@ def test_an_absolute_path_stays_and_one_upwards_leads_there(tmp_path: Path) -> N
     assert Path(job.ledger).resolve() == tmp_path / "ledger"
 
 
+def test_a_path_with_a_tilde_leads_from_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    job = job_of(tmp_path, data={"source": "~/*.csv"}, forecast={"output": "~o.csv"})
+    assert job.source == str(tmp_path / "home" / "*.csv")
+    assert job.output == str(tmp_path / "~o.csv")
+
+
+def test_a_job_file_may_begin_with_the_mark_of_its_byte_order(tmp_path: Path) -> None:
+    path = write_job(tmp_path)
+    as_written = read_job(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_job(path) == as_written
+
+
 @pytest.mark.parametrize(
     "folder", ["plain", "with space", "a[1]", "star*", "wave 🌊", "line\nbreak"]
 )
