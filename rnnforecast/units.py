@@ -37,6 +37,8 @@ EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Units of numeric time stamps since 1970, in microseconds."""
 EXCEL = "excel"
 """Days of a spreadsheet, since 30 December 1899, as another unit of numeric time stamps."""
+YEAR = "year"
+"""Years, with decimals for parts of one, as another unit: 1949.25 is the first of April."""
 _MANY = 100
 """A duration of this many units or more is described in a longer one."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]

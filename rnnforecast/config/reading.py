@@ -16,6 +16,7 @@ from rnnforecast.errors import UsageError
 from rnnforecast.units import (
     EPOCH_UNITS_US,
     EXCEL,
+    YEAR,
     check_range,
     parse_duration_us,
     parse_ranges,
@@ -149,8 +150,8 @@ class DataConfig:
     )
     time_unit: str | None = _text(
         None,
-        "Unit of numeric timestamps (Unix time); excel: days of a spreadsheet",
-        choices=(*EPOCH_UNITS_US, EXCEL),
+        "Unit of numeric timestamps (Unix time); excel: days of a spreadsheet; year: 1949.25",
+        choices=(*EPOCH_UNITS_US, EXCEL, YEAR),
         rare=True,
     )
     leap_second: str = _text(

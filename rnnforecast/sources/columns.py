@@ -40,7 +40,9 @@ _EXCEL_1990, _EXCEL_2100 = 32_874, 73_051
 _EXCEL_ERROR = 2e-4
 """By how much a step in days, of stamps that are written with four decimals, may be off."""
 _REGULAR_SHARE = 0.9
-"""Share of stamps that lie in order, and of steps that are equal, of days of Excel."""
+"""Share of stamps that lie in order, and of steps that are equal, of days of Excel and years."""
+_FIRST_YEAR, _PAST_YEAR, _LONGEST_YEARS, _FEWEST_YEARS = 1700, 2100, 10, 9
+"""Numbers may be years only between these, with so many steps, each of at most ten years."""
 
 
 _MAX_DECODED_BYTES = 1 << 28
@@ -225,6 +227,33 @@ def infer_epoch_unit(values: Sequence[float]) -> str | None:
         is_even = np.abs(steps - np.median(steps)) <= _EXCEL_ERROR + 0.01 * np.median(steps)
         return EXCEL if is_even.mean() >= _REGULAR_SHARE else None
     return units[0] if len(units) == 1 else None
+
+
+def may_be_years(column: Column) -> bool:
+    """Tell whether numbers may be years, with decimals for parts of one, such as 1949.25.
+
+    They lie in order, those of one series after those of another, and their steps are equal but for
+    rounding and the lengths of months.
+    """
+    if column.kind != "number":
+        return False
+    try:
+        values = np.array([float(text) for text in column.sample])
+    except ValueError:
+        return False
+    distinct = np.unique(values)
+    steps, order = np.diff(distinct), np.sign(np.diff(values))
+    if len(steps) < _FEWEST_YEARS or distinct[0] < _FIRST_YEAR or distinct[-1] >= _PAST_YEAR:
+        return False
+    step = float(np.median(steps))
+    is_even = np.abs(steps - step) <= 0.1 * step + 10.0 ** -count_decimals(column.sample)
+    is_ordered = max(np.mean(order >= 0), np.mean(order <= 0)) >= _REGULAR_SHARE
+    return bool(is_ordered and step <= _LONGEST_YEARS and is_even.mean() >= _REGULAR_SHARE)
+
+
+def count_decimals(texts: Sequence[str]) -> int:
+    """Return how many decimals numbers are written with, at most."""
+    return max((len(text.strip().partition(".")[2]) for text in texts), default=0)
 
 
 def is_text(type_: pa.DataType) -> bool:

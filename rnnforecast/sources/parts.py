@@ -34,7 +34,7 @@ for 01:30, or with seconds 013000; the day of the year; the offset from UTC; hou
 before parts of them; AM or PM; the quarter and the ISO week of a year; the millisecond or
 microsecond of a second."""
 _RANGES = {
-    "year": (1900, 2099),
+    "year": (1700, 2099),
     "month": (1, 12),
     "day": (1, 31),
     DAY_OF_YEAR: (1, 366),
@@ -49,6 +49,7 @@ _RANGES = {
     SIX_DIGITS: (0, 240_000),
 }
 """The lowest and the highest number of each part; an hour may be 24, at the end of a day."""
+_LAST_CENTURY = 1900
 _ORDERS: tuple[tuple[str, ...], ...] = (
     _CALENDAR,
     ("day", "month", "year", "hour", "minute", "second"),
@@ -588,8 +589,11 @@ def _is_within(column: Column, kind: str) -> bool:
         return bool(column.sample) and all(_INTERVAL.fullmatch(t.strip()) for t in column.sample)
     low, high = (1, _n_periods(kind)) if _n_periods(kind) else _RANGES[kind]
     numbers = _integers(column)
-    is_clock = kind != DIGITS or bool((numbers % 100 < 60).all())
-    return bool(len(numbers) and low <= numbers.min() and numbers.max() <= high) and is_clock
+    if not (len(numbers) and low <= numbers.min() and numbers.max() <= high):
+        return False
+    if kind == "year":  # records that begin earlier go on in the last century
+        return bool(numbers.max() >= _LAST_CENTURY)
+    return kind != DIGITS or bool((numbers % 100 < 60).all())
 
 
 def _counts_time(column: Column) -> bool:

@@ -247,9 +247,9 @@ def _are_blank_separated(lines: Sequence[str]) -> bool:
     if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
         return False
     header, *rows = split_rows(lines, WHITESPACE)
+    if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
+        return False  # else they are units, below names that begin so, too
     header = header[1:] if header[:1] == ["#"] else header
-    if any(row[0].startswith("#") for row in rows):
-        return False
     n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
     if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
         return False
@@ -686,8 +686,13 @@ def find_totals(
 ) -> tuple[str, ...]:
     """Return the lines that have a word for a time, as sums and means have.
 
-    They stand at the end of a file, or now and then among its first rows.
+    They stand at the end of a file, or now and then among its first rows. Digits in brackets may
+    be there, as in "Sums (of 720 values)".
     """
+
+    def has_digits(cell: str) -> bool:
+        return any(map(str.isdigit, re.sub(r"\([^)]*\)", "", cell)))
+
     times = [i for i, column in enumerate(columns) if column.kind == "time"]
 
     def is_total(line: str) -> bool:
@@ -695,7 +700,7 @@ def find_totals(
         return (
             bool(times)
             and len(row) == len(columns)
-            and not any(row[i] in missing or any(map(str.isdigit, row[i])) for i in times)
+            and not any(row[i] in missing or has_digits(row[i]) for i in times)
             and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
         )
 

@@ -586,7 +586,7 @@ def _are_decimal_years(values: Doubles, times: Integers) -> bool:
     steps = np.diff(np.unique(exact))
     if len(steps) < _MIN_ROWS:
         return False
-    width = max(1.1 * float(np.median(steps)), _resolution(values))
+    width = 1.1 * float(np.median(steps)) + _resolution(values)
     return bool((np.abs(values - exact) <= width).all())
 
 

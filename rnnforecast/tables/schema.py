@@ -15,7 +15,7 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.columns import Column, unit_of
+from rnnforecast.sources.columns import Column, may_be_years, unit_of
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
@@ -37,7 +37,7 @@ from rnnforecast.tables.roles import (
     zones_of,
 )
 from rnnforecast.tables.timestamps import TimestampReader
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, join_names
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
@@ -303,8 +303,11 @@ def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[
 def _ways_to_count(column: Column) -> list[Proposal]:
     """Return what numbers may count if they are times: they grow in equal steps, but not by one.
 
-    They begin near 0: times since 1990 are recognized, and larger numbers count something else.
+    They begin near 0: times since 1990 are recognized, and larger numbers count something else,
+    perhaps years.
     """
+    if may_be_years(column):
+        return [Proposal(("--time", column.name, "--time-unit", YEAR), "if it counts years")]
     if column.kind != "number" or len(column.sample) < _FEWEST_COUNTS:
         return []
     numbers = np.array([float(text) for text in column.sample if is_number(text, ".")])

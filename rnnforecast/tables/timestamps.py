@@ -21,7 +21,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import time_zone
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.columns import Column
+from rnnforecast.sources.columns import Column, count_decimals
 from rnnforecast.sources.source import Source
 from rnnforecast.sources.stamps import (
     ZONES_CALLED,
@@ -32,7 +32,7 @@ from rnnforecast.sources.stamps import (
     is_stamp,
     offset_minutes,
 )
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, format_utc_offset
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, format_utc_offset
 
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
@@ -58,6 +58,10 @@ _EXCEL_UNITS = (3600.0, 60.0, 1.0, 0.001)
 """Seconds to whose multiples days are rounded where their decimals allow it."""
 _EXCEL_ERROR_S = 5e-6
 """What doubles leave of a time in days, as seconds."""
+_PERIODS_OF_YEAR = (1, 2, 4, 12)
+"""Years, halves, quarters and months in a year."""
+_UNEVEN, _MAX_YEAR = 0.1, 10_000
+"""Share by which a month may be shorter than a twelfth of a year; what is later is no year."""
 REPAIR_MESSAGES = {
     "hour-24": "24:00 read as midnight of the next day",
     "leap-second": "leap second read as the end of the previous second",
@@ -195,6 +199,8 @@ class TimestampReader:
                 self.n_aware.append(len(times))
         elif self.schema.epoch_unit == EXCEL:
             times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
+        elif self.schema.epoch_unit == YEAR:
+            times = _from_years(array.to_numpy(zero_copy_only=False), self.sample)
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
             times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
@@ -357,14 +363,64 @@ def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
     They are written with a few decimals, as in `texts`: 45292.0417 is one o'clock. Where all may
     have been whole hours, minutes or seconds before, they become so.
     """
-    n_decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
-    error = max(0.5 * 10.0**-n_decimals * _DAY_US / 1e6, _EXCEL_ERROR_S)
-    seconds = (days - _EXCEL_1970) * _DAY_US / 1e6
+    return _from_days(days - _EXCEL_1970, 0.5 * 10.0 ** -count_decimals(texts))
+
+
+def _from_days(days: Doubles, error: float) -> Integers:
+    """Convert days since 1970, which may be off by so much, to microseconds."""
+    error_s = max(error * _DAY_US / 1e6, _EXCEL_ERROR_S)
+    seconds = days * _DAY_US / 1e6
     for unit in _EXCEL_UNITS:
         rounded = np.rint(seconds / unit) * unit
-        if np.abs(rounded - seconds).max(initial=0.0) <= error + _EXCEL_ERROR_S:
+        if np.abs(rounded - seconds).max(initial=0.0) <= error_s + _EXCEL_ERROR_S:
             return _rounded(rounded * 1e6)
     return _rounded(seconds * 1e6)
+
+
+def _from_years(years: Doubles, texts: Sequence[str]) -> Integers:
+    """Convert years with decimals, such as 1949.25, to microseconds since 1970.
+
+    The first of them, `texts`, tell by their steps whether they are whole years, halves, quarters
+    or months, which become their first days, or days. They may be those of the middle: 1949.0417
+    is January. Finer ones are rounded like days of a spreadsheet.
+    """
+    sample = np.unique([float(text) for text in texts])
+    sample = sample[np.abs(sample) < _MAX_YEAR]
+    step = float(np.median(np.diff(sample))) if len(sample) > 1 else 1.0
+    is_year = np.abs(years) < _MAX_YEAR
+    years = np.where(is_year, years, 1970.0)
+    per_year = next((n for n in _PERIODS_OF_YEAR if step * n > 1 - _UNEVEN), None)
+    if per_year is not None:
+        periods = _to_periods((years - 1970) * per_year, sample * per_year)
+        months = periods * (12 // per_year)
+        times = months.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
+    else:
+        days, error = _days_of_years(years), 0.5 * 366 * 10.0 ** -count_decimals(texts)
+        is_daily = step * 366 > 1 - _UNEVEN
+        if is_daily:
+            days = _to_periods(days, _days_of_years(sample)).astype(np.float64)
+        times = _from_days(days, error)
+    return np.where(is_year, times, -_END_OF_TIME_US).astype(np.int64)
+
+
+def _days_of_years(years: Doubles) -> Doubles:
+    """Convert years with decimals to days since 1970."""
+    number = np.floor(years).astype(np.int64) - 1970
+    begin, end = (
+        n.astype("datetime64[Y]").astype("datetime64[D]").astype(np.float64)
+        for n in (number, number + 1)
+    )
+    return np.asarray(begin + (years - np.floor(years)) * (end - begin))
+
+
+def _to_periods(values: Doubles, sample: Doubles) -> Integers:
+    """Return the periods in which values lie; in a sample of them, each is at its start or middle.
+
+    What is a little before a start, by rounding, is at it.
+    """
+    is_at_start = np.cos(2 * np.pi * sample).mean() >= 0
+    periods: Integers = (np.rint(values) if is_at_start else np.floor(values)).astype(np.int64)
+    return periods
 
 
 def _rounded(times_us: Doubles) -> Integers:

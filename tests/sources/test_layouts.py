@@ -90,7 +90,9 @@ def test_a_second_table_is_an_error_that_names_its_line(tmp_path, monkeypatch, s
     assert (error.code, error.location.line) == ("several-tables", 63)
 
 
-@pytest.mark.parametrize("words", [["Total"], ["Sum", "Mean", "Max:"], ["Durchschnitt"]])
+@pytest.mark.parametrize(
+    "words", [["Total"], ["Sum", "Mean", "Max:"], ["Durchschnitt"], ["Sums (of 60 values)"]]
+)
 @pytest.mark.parametrize("form", ["{}", "{}.01.2024 00:00"])
 def test_totals_at_the_end_are_left_out_and_counted(tmp_path, words, form):
     rows = ROWS if form == "{}" else [f"{13 + i}.01.2024,{i % 7}.5,1" for i in range(15)]
@@ -186,6 +188,15 @@ def test_blanks_divide_columns_where_each_line_has_as_many_fields(tmp_path, head
     assert "separated by blanks" in result.notes
     for sep in ("whitespace", r"\s+"):
         assert values(path, sep=sep) == EXPECTED
+
+
+@pytest.mark.parametrize("mark", ["#", "# "])
+def test_units_below_the_names_may_begin_as_these_do(tmp_path, mark):
+    header = [f"{mark}time a b", f"{mark}iso degC m/s"]
+    path = write(tmp_path / "x.txt", *header, *map(between_blanks, ROWS))
+    error = failure(path)
+    assert (error.code, pasted(error.advice)) == ("units-row", {"skip_rows": "1"})
+    assert values(path, skip_rows=1) == EXPECTED
 
 
 @pytest.mark.parametrize("header", ["when a b", "date time a b"])

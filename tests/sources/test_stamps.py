@@ -287,6 +287,56 @@ def test_days_of_a_spreadsheet_are_read_to_the_second_and_said(tmp_path, n_decim
     assert start_of(read(named, time="Zeit", time_unit="excel")) == START
 
 
+YEARS = {"YS": 1, "QS": 4, "MS": 12, "D": 365, "h": 8760}
+
+
+@pytest.mark.parametrize("freq", YEARS)
+@pytest.mark.parametrize("place", [0.0, 0.5])
+@pytest.mark.parametrize("n_decimals", [3, 6, 12])
+def test_years_with_decimals_are_asked_for_and_read_as_periods(tmp_path, freq, place, n_decimals):
+    """They are those of the start of each period, or of its middle."""
+    n_decimals = max(n_decimals, 6 if freq == "h" else 3)
+    times = pd.date_range("1963-01-01", periods=1500 if freq in "Dh" else 50, freq=freq)
+    middles = times + place * (times + times.freq - times)
+    if freq == "h":
+        middles = times
+    begin = pd.to_datetime(middles.year.astype(str))
+    length = pd.to_datetime((middles.year + 1).astype(str)) - begin
+    years = [f"{y:.{n_decimals}f}" for y in middles.year + (middles - begin) / length]
+    path = stamped(tmp_path, years, "when;v")
+
+    if freq != "YS" or place:
+        error = failure(path)
+        assert error.proposals[0].options == ("--time", "when", "--time-unit", "year")
+    result = read(path, time="when", time_unit="year")
+    assert start_of(result) == times[0].to_pydatetime()
+    assert result.panel.of(0).tolist() == list(range(len(times)))
+
+
+@pytest.mark.parametrize("first", [1700, 1871, 1950])
+def test_a_row_for_each_year_is_read(tmp_path, first):
+    result = read(stamped(tmp_path, [str(first + i) for i in range(310)][: 2010 - first]))
+    assert (start_of(result), result.panel.n_rows) == (dt.datetime(first, 1, 1), 2010 - first)
+
+
+NO_YEARS = {
+    "not in order": [str(1900.5 + 37 * i % 100) for i in range(100)],
+    "uneven": [str(1900.5 + i * i % 190) for i in range(14)],
+    "too early": [str(1600 + i) for i in range(100)],
+    "before 1900": [str(1700 + i) for i in range(100)],
+    "too late": [str(2050 + i) for i in range(100)],
+    "few": [str(2000.5 + i) for i in range(9)],
+    "long steps": [str(1700.5 + 20 * i) for i in range(20)],
+}
+
+
+@pytest.mark.parametrize("form", NO_YEARS)
+def test_readings_of_the_size_of_years_are_no_years(tmp_path, form):
+    error = failure(stamped(tmp_path, NO_YEARS[form], "year;v"))
+    offered = ("--time", "year", "--time-unit", "year") in [p.options for p in error.proposals]
+    assert (error.code, offered) == ("no-time-column", form == "before 1900")
+
+
 def test_readings_of_the_size_of_days_are_no_days():
     rng = np.random.default_rng(0)
     assert infer_epoch_unit(list(45_000 + 100 * rng.random(100))) is None
