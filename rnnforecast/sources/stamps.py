@@ -615,7 +615,7 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
         return None
     for i, place in enumerate(places):
         text, part = place.pieces[0], parts.get(i)
-        is_behind = i > max(parts)
+        is_first, is_behind = i == 0 and len(text) > 2, i > max(parts) and text.isascii()
         if part is not None:
             format_ += "".join(f"%{letter}" for letter in part)
             is_alone = len(part) == 1
@@ -638,12 +638,12 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
         elif is_behind and {piece.upper() for piece in place.pieces} <= {"AM", "PM", "A", "P"}:
             pattern += "(?P<p>[AaPp])[Mm]?"
             format_ = format_.replace("%H", "%I") + "%p"
-        elif place.is_constant and not (is_behind and text.isascii() and text.isalpha()):
+        elif place.is_constant and not (text.isalpha() and (is_first or is_behind)):
             pattern += re.escape(text)
             format_ += text.replace("%", "%%")
         elif place.is_number:
             return None
-        else:  # the words for summer and winter time differ, too
+        else:  # a weekday, which may change later, or words for summer and winter time
             pattern += rf"{_LETTERS}+"
             format_ += "%a"
     return StampForm(format_, pattern, "", is_weak=True)

@@ -270,6 +270,21 @@ def test_numbers_and_names_are_dates_only_where_all_are_and_lie_in_equal_steps(c
     assert weak_form(cells) is None
 
 
+@pytest.mark.parametrize("step_s", [300, 3600])
+def test_dates_as_scripts_print_them_are_read_beyond_their_first_weekday(tmp_path, step_s):
+    name = "GMT+0100 (Central European Standard Time)"
+    moments = hours(3000, step_s=step_s)
+    result = read(stamped(tmp_path, [f"{m:%a %b %d %Y %H:%M:%S} {name}" for m in moments]))
+    assert result.panel.n_readings == 3000
+    assert result.panel.step_us == step_s * 10**6
+
+
+def test_an_afternoon_is_not_read_as_the_morning_that_begins_a_file(tmp_path):
+    moments = hours(200, step_s=300)
+    path = stamped(tmp_path, [f"{m:%p %I:%M:%S} [{m:%Y %m %d}]" for m in moments])
+    assert failure(path).code == "not-a-time"
+
+
 def test_a_date_beside_a_time_stays_a_number(tmp_path):
     rows = [f"{m};{m:%Y%m%d};{i}" for i, m in enumerate(hours())]
     result = read(write(tmp_path / "x.csv", "time;key;v", *rows))
