@@ -61,6 +61,12 @@ _FEW_RATIO = 0.8
 """Largest ratio at which an odd season is believed after a few blocks."""
 _ODD_RATIO = 0.9
 """The same for a period that is none of the clock: it is the best of many."""
+_ODD_SHARE = 0.6
+"""Largest error of repeating such a period, as a share of that of repeating a natural one."""
+_WEEKLY_SHARE = 0.3
+"""Largest error of repeating a week, as a share of that of a day that alone is no season."""
+_MAX_VARIOGRAM = 1 << 20
+"""Cells of the variograms that are computed at once."""
 _RESOLUTION = 1e-9
 """Errors below this share of the readings are roundings."""
 _MAIN_SEASONS, _LONG_SEASONS = 28, 4
@@ -72,16 +78,8 @@ _FEWEST_ROWS = 20
 _NO_SEASON_HORIZON = 24
 _LEAST_HORIZON_US = 3_600_000_000
 """Without a season, fine steps are forecast an hour ahead: 24 of them would be over at once."""
-_MIN_PEAK = 0.1
-"""Lower peaks of the autocorrelation are not listed."""
-_MIN_RISE = 0.05
-"""Height of a peak over the lowest correlation before it."""
-_PEAK_NOISE = 3.0
-"""Height of a peak in standard deviations of the autocorrelation of white noise."""
 _FEWEST_PAIRS = 20
-"""With fewer pairs of readings the autocorrelation at a lag is unknown."""
-_HIGHER_BY = 0.02
-"""A peak after a shorter one counts only where it is higher by this much."""
+"""With fewer pairs of readings, no season repeats better than another."""
 
 
 def parse_seasons(config: WindowConfig, past: Past) -> Seasons | None:
@@ -161,8 +159,10 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
             is_open = (main > 1) & (main < period) & (period < lengths)
             for shorter in np.unique(main[is_open]).tolist():
                 rows = np.flatnonzero(is_open & (main == shorter))
-                helps = _has_longer(readings[rows], period, lengths[rows], over=shorter)
-                chosen[origins[rows[helps]], 1] = period
+                # a year beside weeks has 364 days: its days of the week are the same
+                long = period // shorter * shorter if shorter in periods else period
+                helps = _has_longer(readings[rows], long, lengths[rows], over=shorter)
+                chosen[origins[rows[helps]], 1] = long
 
     parts = [origins for origins, _ in past.tables()]
     n_done = 0
@@ -198,11 +198,14 @@ def _main_seasons(
     for period, gain in gains.items():
         is_better = gain.ratio < best if period <= default else np.isinf(best)
         chosen = gain.are_enough(is_default=period == default) & is_better
-        # a week without a day holds days all the same
-        main[chosen] = default if period > default > 1 and period % default == 0 else period
+        main[chosen] = period
         best[chosen] = gain.ratio[chosen]
-    for row in np.flatnonzero(main == 1):
-        main[row] = _any_season(readings[row, len(readings[row]) - lengths[row] :])
+        if period > default > 1 and period % default == 0:
+            for row in np.flatnonzero(chosen):  # such a week holds days, but for what is weekly
+                share = _share_of_error(_of_row(readings, lengths, row), period, default)
+                is_weekly = share < _WEEKLY_SHARE and lengths[row] >= _MIN_LONG_BLOCKS * period
+                main[row] = period if is_weekly else default
+    main = _odd_seasons(readings, lengths, main, list(gains))
     if default in gains:
         main[(main == 1) & is_short & gains[default].are_open] = default
     return main
@@ -244,16 +247,50 @@ def _repeats_better(readings: Doubles, period: int, lengths: Integers, *, over: 
     return is_better
 
 
-def _any_season(readings: Doubles) -> int:
-    """Find a season of any length in one series, `(row,)`; 1 where there is none."""
-    if len(readings) < 6 * (MIN_SEASON + 1):  # fewer than six of any
-        return 1
-    period = _any_period(_variogram(readings))
-    if period < MIN_SEASON or 2 * period >= len(readings):
-        return 1
-    gains = _gains(readings[None], period, np.array([len(readings)]))
-    is_enough = gains.are_enough(is_default=False) & (gains.ratio < _ODD_RATIO)
-    return period if is_enough[0] else 1
+def _odd_seasons(
+    readings: Doubles, lengths: Integers, main: Integers, natural: Sequence[int]
+) -> Integers:
+    """Return the main season of each series, or a better one of any length, `(series,)`.
+
+    A natural season was found where `main` is above 1. Repeating the other one has to err by much
+    less than repeating any natural one, `natural`, that is not shorter than the main season.
+    """
+    seasons = main.copy()
+    n_series = max(_MAX_VARIOGRAM // readings.shape[1], 1)
+    for begin in range(0, len(readings), n_series):
+        part = slice(begin, begin + n_series)
+        seasons[part] = _deepest_dips(_variograms(readings[part]), lengths[part])
+    is_odd = (seasons > 1) & (2 * seasons < lengths)
+    is_odd &= lengths >= 6 * (MIN_SEASON + 1)  # six of any
+    is_odd &= (main == 1) | ~np.isin(seasons, natural)
+    for row in np.flatnonzero(is_odd & (main > 1)):
+        of_row = _of_row(readings, lengths, row)
+        longer = {int(main[row]), *(p for p in natural if main[row] < p < lengths[row])}
+        shares = [_share_of_error(of_row, int(seasons[row]), period) for period in longer]
+        is_odd[row] = max(shares) < _ODD_SHARE
+    for period in np.unique(seasons[is_odd]).tolist():
+        rows = np.flatnonzero(is_odd & (seasons == period))
+        gains = _gains(readings[rows], period, lengths[rows])
+        is_odd[rows] = gains.are_enough(is_default=False) & (gains.ratio < _ODD_RATIO)
+    return np.where(is_odd, seasons, main)
+
+
+def _of_row(readings: Doubles, lengths: Integers, row: int) -> Doubles:
+    return readings[row, readings.shape[1] - int(lengths[row]) :]
+
+
+def _share_of_error(readings: Doubles, season: int, of: int) -> float:
+    """Return the root mean square error of repeating a season, as a share of that of another."""
+    longest = max(season, of)
+    errors = [
+        (readings[longest:] - readings[longest - period : len(readings) - period]) ** 2
+        for period in (season, of)
+    ]
+    is_known = np.isfinite(errors[0]) & np.isfinite(errors[1])
+    if is_known.sum() < _FEWEST_PAIRS:
+        return 1.0
+    of_season, of_longer = (float(error[is_known].mean()) for error in errors)
+    return math.sqrt(of_season / of_longer) if of_longer > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -481,62 +518,72 @@ def _mean(total: Doubles, n_known: Doubles) -> Doubles:
     return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
 
 
-def _variogram(readings: Doubles) -> Doubles:
+def _variograms(readings: Doubles) -> Doubles:
     """Return the mean squared difference of readings k rows apart, for k in `[0, rows / 2)`.
 
-    Pairs with a missing reading do not count; NaN for a lag without pairs. The sums over all
-    pairs are correlations, computed by Fourier transforms: with w = 1 where there is a reading,
+    `(series, lag)`. Pairs with a missing reading do not count; NaN for a lag without pairs, and for
+    a series of fewer than four readings. The sums over all pairs are correlations, computed by
+    Fourier transforms: with w = 1 where there is a reading,
     sum w[t] w[t+k] (x[t+k] - x[t])^2 = x^2 with w, plus w with x^2, less twice x with x.
     """
     seen = np.isfinite(readings)
-    n = len(readings)
-    if seen.sum() < 4:
-        return np.full(max(n // 2, 1), np.nan)
+    n_seen, n_rows = seen.sum(1), readings.shape[1]
+    mean = np.where(seen, readings, 0.0).sum(1) / np.maximum(n_seen, 1)
+    values = np.where(seen, readings - mean[:, None], 0.0)
+    n_lags = max(n_rows // 2, 1)
+    least = n_rows + n_lags  # zero padding: no circular overlap
+    size = min(factor << int((least - 1) // factor).bit_length() for factor in (1, 3, 5))
 
-    values = np.where(seen, readings - readings[seen].mean(dtype=np.float64), 0.0)
-    size = 1 << int(2 * n - 1).bit_length()  # zero padding: no circular overlap
-    ones = np.fft.rfft(seen.astype(np.float64), size)
+    def correlate(spectrum: NDArray[np.complex128]) -> Doubles:
+        return np.fft.irfft(spectrum, size)[:, :n_lags]
+
     first = np.fft.rfft(values, size)
-    second = np.fft.rfft(values**2, size)
-
-    def correlate(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> Doubles:
-        return np.fft.irfft(a * np.conj(b), size)[: max(n // 2, 1)]
-
-    n_pairs = correlate(ones, ones)
-    squares = correlate(second, ones) + correlate(ones, second) - 2 * correlate(first, first)
-    has_pairs = n_pairs > 0.5
+    both = np.fft.rfft(values**2, size)
+    if seen.all():
+        # Each pair has both readings, so that the squares are sums from both ends.
+        n_pairs = np.arange(n_rows, n_rows - n_lags, -1.0)[None]
+        sums = sums_before(values**2)
+        both_sums = sums[:, n_rows : n_rows - n_lags : -1] + sums[:, -1:] - sums[:, :n_lags]
+        squares = both_sums - 2 * correlate(first * np.conj(first))
+    else:
+        ones = np.fft.rfft(seen.astype(np.float64), size)
+        n_pairs = correlate(ones * np.conj(ones))
+        crossed = both * np.conj(ones)
+        squares = correlate(2 * (crossed.real - first * np.conj(first)))
+    has_pairs = (n_pairs > 0.5) & (n_seen >= 4)[:, None]
     return np.where(has_pairs, squares / np.where(has_pairs, n_pairs, 1.0), np.nan)
 
 
-def _dip(curve: Doubles, period: int) -> float:
-    """Return how far a variogram dips at a period: 1 for an exact repetition, 0 for no pattern.
+def _deepest_dips(curves: Doubles, lengths: Integers) -> Integers:
+    """Find the period with the deepest dip of each variogram, up to a sixth of the readings.
 
-    It must also be a minimum among its neighbours a quarter away: a smooth curve that only rises
-    lies beneath its chords too.
+    `(series,)`; 1 where none dips enough. A dip is 1 for an exact repetition and 0 for no pattern.
+    A period must also be a minimum among its neighbours a quarter away: a smooth curve that only
+    rises lies beneath its chords too. `lengths` are the rows of each series.
     """
-    if period * 3 // 2 >= len(curve):
-        return float("nan")
-    quarter = max(1, period // 4)
-    if not curve[period] < min(curve[period - quarter], curve[period + quarter]):
-        return 0.0
+    n_lags = lengths // 2
+    longest = np.minimum(n_lags // 3, MAX_SEASON)
+    dips = np.zeros((len(curves), int(longest.max(initial=0)) + 1))
+    by_lag = np.ascontiguousarray(curves.T)
+    for period in range(MIN_SEASON, dips.shape[1]):
+        quarter = max(1, period // 4)
+        at = by_lag[period]
+        is_least = at < np.minimum(by_lag[period - quarter], by_lag[period + quarter])
+        chord = by_lag[period // 2] + by_lag[period * 3 // 2]
+        is_deep = is_least & (chord > 0) & (period <= longest)  # not of readings that never change
+        dip = 1 - 2 * at / np.where(is_deep, chord, 1.0)
+        least = _NOISE_DIP / np.sqrt(np.maximum(2 * n_lags - period, 1))
+        dips[:, period] = np.where(is_deep & (dip > least), dip, 0.0)
 
-    chord = float(curve[period // 2] + curve[period * 3 // 2])
-    dip = 1 - 2 * float(curve[period]) / chord if chord > 0 else 0.0  # readings that never change
-    n_pairs = 2 * len(curve) - period
-    return dip if dip > _NOISE_DIP / np.sqrt(n_pairs) else 0.0
-
-
-def _any_period(curve: Doubles) -> int:
-    """Find the period with the deepest dip among all up to a sixth of the readings."""
-    longest = len(curve) // 3
-    periods = np.arange(4, min(longest, MAX_SEASON) + 1)
-    dips = np.nan_to_num([_dip(curve, int(p)) for p in periods])
-    if not len(dips) or dips.max() < 3 * _MIN_DIP:
-        return 1
-    deep = np.flatnonzero(dips >= 0.9 * dips.max())
-    run = deep[: int(np.argmax(np.append(np.diff(deep) > 1, True))) + 1]  # the first peak
-    best = int(periods[run[np.argmax(dips[run])]])
-    return best if best < periods[-1] else 1  # at the end of the range the dip may lie beyond it
+    deepest = np.ones(len(curves), np.int64)
+    largest = dips.max(1, initial=0.0)
+    for row in np.flatnonzero(largest >= 3 * _MIN_DIP):
+        deep = np.flatnonzero(dips[row] >= 0.9 * largest[row])
+        run = deep[: int(np.argmax(np.append(np.diff(deep) > 1, True))) + 1]  # the first peak
+        best = int(run[np.argmax(dips[row, run])])
+        if best < longest[row]:  # at the end of the range the dip may lie beyond it
+            deepest[row] = best
+    return deepest
 
 
 @dataclass(frozen=True)
@@ -723,63 +770,3 @@ def describe_windows(
         f"horizon {steps(horizon)}",
         f"look-back {steps(lookback)}, in segments of {segment}",
     )
-
-
-def autocorrelation(readings: Doubles, most: int) -> Doubles:
-    """Return the correlation of readings, `(row,)`, with those k rows before, for k up to `most`.
-
-    `(most + 1,)`. Missing readings are NaN, and do not count. NaN where there are fewer than 20
-    pairs, or where the readings are constant.
-    """
-    seen = np.isfinite(readings)
-    n = len(readings)
-    correlation = np.full(most + 1, np.nan)
-    if seen.sum() < _FEWEST_PAIRS:
-        return correlation
-    values = np.where(seen, readings - readings[seen].mean(), 0.0)
-    variance = float((values**2).sum() / seen.sum())
-    if variance == 0:
-        return correlation
-
-    size = 1 << int(2 * n - 1).bit_length()  # zero padding: no circular overlap
-
-    def correlate(x: Doubles) -> Doubles:
-        spectrum = np.fft.rfft(x, size)
-        return np.fft.irfft(spectrum * np.conj(spectrum), size)[: most + 1]
-
-    n_pairs, products = correlate(seen.astype(np.float64)), correlate(values)
-    enough = n_pairs > _FEWEST_PAIRS - 0.5
-    correlation[: len(n_pairs)][enough] = products[enough] / n_pairs[enough] / variance
-    correlation[n:] = np.nan
-    return correlation
-
-
-def find_peaks(correlation: Doubles, n_readings: int) -> list[int]:
-    """Return the lags at which an autocorrelation, from lag 0, peaks, increasing.
-
-    A peak is the highest within a quarter of its lag, stands out of the valley before it and of
-    noise, and is higher than the peaks before it: what comes again after a day does so after two,
-    and that says nothing new.
-    """
-    curve = np.nan_to_num(correlation, nan=-1.0)
-    lowest = np.minimum.accumulate(curve)
-    min_height = max(_MIN_PEAK, _PEAK_NOISE / np.sqrt(max(n_readings, 1)))
-
-    lags: list[int] = []
-    for lag in range(2, len(curve) - 1):
-        quarter = max(1, lag // 4)
-        neighbours = curve[lag - quarter : lag + quarter + 1]
-        earlier = [curve[peak] + _HIGHER_BY for peak in lags]
-        threshold = max([min_height, lowest[lag] + _MIN_RISE, *earlier])
-        if curve[lag] >= threshold and curve[lag] == neighbours.max():
-            lags.append(lag)
-    return lags
-
-
-def median_curve(curves: Sequence[Doubles]) -> Doubles:
-    """Return the median over series at each lag, `(lag,)`; NaN where no series has a value."""
-    table = np.stack(list(curves))
-    is_known = np.isfinite(table).any(0)
-    median = np.full(table.shape[1], np.nan)
-    median[is_known] = np.nanmedian(table[:, is_known], axis=0)
-    return median

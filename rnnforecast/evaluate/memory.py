@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnforecast.config.training import MAX_EPOCHS, Config
+from rnnforecast.data.arrays import Doubles
 from rnnforecast.gradients import OK, VANISHING, WASTED, Diagnosis, diagnose_explosion
 from rnnforecast.spec import NetworkSpec
 
@@ -25,6 +26,16 @@ _WASTED_SHARE = 0.25
 """A look-back is wasted where the effective memory is a smaller share of it."""
 _MAX_STEPS = 8
 """Steps of the recurrence in one period; with more, longer segments are advised."""
+_MIN_PEAK = 0.1
+"""Lower peaks of the autocorrelation are not listed."""
+_MIN_RISE = 0.05
+"""Height of a peak over the lowest correlation before it."""
+_PEAK_NOISE = 3.0
+"""Height of a peak in standard deviations of the autocorrelation of white noise."""
+_FEWEST_PAIRS = 20
+"""With fewer pairs of readings the autocorrelation at a lag is unknown."""
+_HIGHER_BY = 0.02
+"""A peak after a shorter one counts only where it is higher by this much."""
 
 
 @dataclass(frozen=True)
@@ -185,3 +196,63 @@ def _advice_against_vanishing(period: int, spec: NetworkSpec, config: Config) ->
     if network.init != "chrono":
         return "--init chrono"
     return f"--epochs {2 * (config.training.epochs or MAX_EPOCHS)}"
+
+
+def autocorrelation(readings: Doubles, most: int) -> Doubles:
+    """Return the correlation of readings, `(row,)`, with those k rows before, for k up to `most`.
+
+    `(most + 1,)`. Missing readings are NaN, and do not count. NaN where there are fewer than 20
+    pairs, or where the readings are constant.
+    """
+    seen = np.isfinite(readings)
+    n = len(readings)
+    correlation = np.full(most + 1, np.nan)
+    if seen.sum() < _FEWEST_PAIRS:
+        return correlation
+    values = np.where(seen, readings - readings[seen].mean(), 0.0)
+    variance = float((values**2).sum() / seen.sum())
+    if variance == 0:
+        return correlation
+
+    size = 1 << int(2 * n - 1).bit_length()  # zero padding: no circular overlap
+
+    def correlate(x: Doubles) -> Doubles:
+        spectrum = np.fft.rfft(x, size)
+        return np.fft.irfft(spectrum * np.conj(spectrum), size)[: most + 1]
+
+    n_pairs, products = correlate(seen.astype(np.float64)), correlate(values)
+    enough = n_pairs > _FEWEST_PAIRS - 0.5
+    correlation[: len(n_pairs)][enough] = products[enough] / n_pairs[enough] / variance
+    correlation[n:] = np.nan
+    return correlation
+
+
+def find_peaks(correlation: Doubles, n_readings: int) -> list[int]:
+    """Return the lags at which an autocorrelation, from lag 0, peaks, increasing.
+
+    A peak is the highest within a quarter of its lag, stands out of the valley before it and of
+    noise, and is higher than the peaks before it: what comes again after a day does so after two,
+    and that says nothing new.
+    """
+    curve = np.nan_to_num(correlation, nan=-1.0)
+    lowest = np.minimum.accumulate(curve)
+    min_height = max(_MIN_PEAK, _PEAK_NOISE / np.sqrt(max(n_readings, 1)))
+
+    lags: list[int] = []
+    for lag in range(2, len(curve) - 1):
+        quarter = max(1, lag // 4)
+        neighbours = curve[lag - quarter : lag + quarter + 1]
+        earlier = [curve[peak] + _HIGHER_BY for peak in lags]
+        threshold = max([min_height, lowest[lag] + _MIN_RISE, *earlier])
+        if curve[lag] >= threshold and curve[lag] == neighbours.max():
+            lags.append(lag)
+    return lags
+
+
+def median_curve(curves: Sequence[Doubles]) -> Doubles:
+    """Return the median over series at each lag, `(lag,)`; NaN where no series has a value."""
+    table = np.stack(list(curves))
+    is_known = np.isfinite(table).any(0)
+    median = np.full(table.shape[1], np.nan)
+    median[is_known] = np.nanmedian(table[:, is_known], axis=0)
+    return median

@@ -15,11 +15,6 @@ from rnnforecast.config.training import Config
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import (
-    autocorrelation,
-    find_peaks,
-    median_curve,
-)
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
 from rnnforecast.data.windows import Batch, Past, TrainingWindows, windows_of
@@ -42,7 +37,15 @@ from rnnforecast.evaluate.comparison import (
     compare,
     not_compared,
 )
-from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diagnose
+from rnnforecast.evaluate.memory import (
+    MemberMemory,
+    MemoryAnalysis,
+    Peak,
+    autocorrelation,
+    diagnose,
+    find_peaks,
+    median_curve,
+)
 from rnnforecast.evaluate.metrics import HEADINGS, MetricAccumulator
 from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent
 from rnnforecast.gradients import Diagnosis, explain_explosion

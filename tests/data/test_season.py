@@ -10,7 +10,7 @@ from rnnforecast.config.training import WindowConfig
 from rnnforecast.data.season import (
     MAX_SEASON,
     Seasons,
-    _variogram,
+    _variograms,
     describe_windows,
     find_seasons,
     parse_seasons,
@@ -52,12 +52,42 @@ def test_the_variogram_is_that_of_a_double_loop(missing, offset):
     readings[np.random.default_rng(1).random(60) < missing] = np.nan
 
     np.testing.assert_allclose(
-        _variogram(readings.astype(np.float64)), variogram_by_loops(readings), rtol=1e-6, atol=1e-6
+        _variograms(readings[None].astype(np.float64))[0],
+        variogram_by_loops(readings),
+        rtol=1e-6,
+        atol=1e-6,
     )
 
 
+@pytest.mark.parametrize(
+    ("period", "step_us", "n_rows"),
+    [
+        (37, MINUTE_US, 5 * 1440),
+        (50, MINUTE_US, 2 * 1440),
+        (11, 5 * MINUTE_US, 2000),
+        (48, HOUR_US, 720),
+        (8 * 24, HOUR_US, 8 * 8 * 24),
+        (14 * 24, HOUR_US, 8 * 14 * 24),
+        (6, DAY_US, 200),
+    ],
+)
+def test_a_cycle_that_is_none_of_the_clock_is_not_hidden_by_a_day(period, step_us, n_rows):
+    """Switched on for two fifths of a cycle: a day helps a little where it is nearly a multiple."""
+    is_on = np.arange(n_rows) % period < 0.4 * period
+    readings = 3.0 * is_on + np.random.default_rng(0).normal(0, 0.1, n_rows)
+    assert main_season(past(readings.astype(np.float32), step_us=step_us)) == period
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0, 3.0])
+def test_a_day_is_not_replaced_by_a_period_that_chance_makes_a_little_better(noise):
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        readings = np.sin(2 * np.pi * np.arange(720) / 24) + noise * rng.standard_normal(720)
+        assert main_season(past(readings.astype(np.float32))) in (1, 24)
+
+
 def test_the_variogram_of_too_few_readings_is_unknown():
-    assert np.isnan(_variogram(np.float32([1, 2, np.nan, 3, np.nan, np.nan]))).all()
+    assert np.isnan(_variograms(np.array([[1, 2, np.nan, 3, np.nan, np.nan]]))).all()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +134,17 @@ def test_a_week_stands_beside_a_day_where_it_helps():
     )
 
 
+@pytest.mark.parametrize("n_weeks", [3, 6])
+def test_what_happens_once_a_week_has_no_day(n_weeks):
+    hours = np.arange(168 * n_weeks)
+    noise = np.random.default_rng(0).normal(0, 0.2, len(hours))
+    level = 100 - hours % 168 / 1.68
+    batch = 5.0 * ((hours % 168 >= 33) & (hours % 168 < 37))
+    assert find_seasons(past(level + noise, batch + noise)) == (Seasons(168), Seasons(168))
+
+
 def test_a_year_stands_beside_the_week_of_days_and_alone_without_one():
+    """Beside the week it has 52 of them, so that its days are those of the same name."""
     days = np.arange(5 * 365)
     year = 10 * np.sin(2 * np.pi * days / 365.25)
     weekend = 5.0 * (days % 7 >= 5)
@@ -112,7 +152,7 @@ def test_a_year_stands_beside_the_week_of_days_and_alone_without_one():
 
     assert find_seasons(past(year + noise, year + weekend + noise, step_us=DAY_US)) == (
         Seasons(365),
-        Seasons(7, 365),
+        Seasons(7, 364),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.delayed import delayed
-from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
+from rnnforecast.evaluate.memory import autocorrelation, find_peaks, median_curve
 
 
 def slow(readings: np.ndarray, lag: int) -> float:
