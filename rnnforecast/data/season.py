@@ -201,7 +201,9 @@ def _main_seasons(
         main[chosen] = period
         best[chosen] = gain.ratio[chosen]
         if period > default > 1 and period % default == 0:
-            for row in np.flatnonzero(chosen):  # such a week holds days, but for what is weekly
+            for row in np.flatnonzero(
+                chosen
+            ).tolist():  # such a week holds days, but for what is weekly
                 share = _share_of_error(_of_row(readings, lengths, row), period, default)
                 is_weekly = share < _WEEKLY_SHARE and lengths[row] >= _MIN_LONG_BLOCKS * period
                 main[row] = period if is_weekly else default
@@ -263,7 +265,7 @@ def _odd_seasons(
     is_odd = (seasons > 1) & (2 * seasons < lengths)
     is_odd &= lengths >= 6 * (MIN_SEASON + 1)  # six of any
     is_odd &= (main == 1) | ~np.isin(seasons, natural)
-    for row in np.flatnonzero(is_odd & (main > 1)):
+    for row in np.flatnonzero(is_odd & (main > 1)).tolist():
         of_row = _of_row(readings, lengths, row)
         longer = {int(main[row]), *(p for p in natural if main[row] < p < lengths[row])}
         shares = [_share_of_error(of_row, int(seasons[row]), period) for period in longer]
@@ -276,6 +278,7 @@ def _odd_seasons(
 
 
 def _of_row(readings: Doubles, lengths: Integers, row: int) -> Doubles:
+    """Return the rows of one series, without the missing ones before its first."""
     return readings[row, readings.shape[1] - int(lengths[row]) :]
 
 
