@@ -29,14 +29,13 @@ from rnnforecast.tables.evidence import (
 from rnnforecast.tables.roles import (
     CONSTANT,
     MARKED,
-    MAX_OFFERED_ZONES,
     left_out_numbers,
     rank_keys,
     rank_times,
     reason_of_text,
     zones_of,
 )
-from rnnforecast.tables.timestamps import TimestampReader
+from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")

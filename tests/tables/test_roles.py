@@ -262,6 +262,44 @@ def test_devices_that_send_at_times_of_their_own_are_series():
     assert result.panel.step_us == 900_000_000
 
 
+def unsynchronised(ids: list[int], shift_s: int = 137, jitter_s: int = 0) -> pd.DataFrame:
+    """Make a table of devices that send every 15 minutes, each at its own time."""
+    parts = []
+    for i, number in enumerate(ids):
+        seconds = np.arange(N) * 900 + shift_s * i + RANDOM.integers(-jitter_s, jitter_s + 1, N)
+        stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, "s")
+        parts.append(pd.DataFrame({"when": stamps, "x": number, "v": wave(N, seed=i)}))
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+@pytest.mark.parametrize("ids", [[23296, 23299], [1, 2, 3]])
+def test_devices_with_numbers_that_send_at_their_own_times_are_asked_about(ids, is_sorted):
+    for shift_s, jitter_s in ((13, 0), (137, 20)):
+        frame = unsynchronised(ids, shift_s, jitter_s)
+        frame = frame.sort_values("when") if is_sorted else frame
+        error = failure(frame)
+
+        assert error.code == "ambiguous-roles"
+        assert offered(error) == [("--series", "x"), ("--id-from-columns",)]
+        assert fixed(frame, error).panel.names == tuple(map(str, ids))
+    named = read(frame.rename(columns={"x": "device_id"}))
+    assert named.panel.names == tuple(map(str, ids))
+
+
+def test_numbers_that_recur_at_equal_steps_may_be_times_or_numbers_of_messages():
+    bursts = pd.date_range("2024-01-01", periods=N, freq="1h").repeat(3)
+    times = bursts + pd.to_timedelta(np.tile([0, 10, 20], N), "min")
+    minutes = pd.DataFrame({"when": times, "x": times.minute, "v": wave(3 * N)})
+    seconds = np.cumsum(RANDOM.choice([30, 60, 90], 1000))
+    times = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, "s")
+    messages = pd.DataFrame({"when": times, "x": np.arange(1000) % 100, "v": wave(1000)})
+    single = unsynchronised([1, 2]).drop(columns="v")
+
+    for frame in (minutes, messages, single):
+        assert read(frame, freq="1h", agg="mean").schema.series is None
+
+
 def test_readings_sent_on_change_with_a_text_are_asked_about():
     parts = []
     for name, level in (("p", 20), ("q", 300), ("r", 50)):
