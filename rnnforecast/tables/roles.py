@@ -302,7 +302,7 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
         if has_numbers and (is_named or (is_apart_in_time and not is_calendar)):
             doubt = "unsure"
         if not is_regular:
-            is_key = not is_calendar and (is_apart_in_time and is_named or not has_numbers)
+            is_key = not is_calendar and ((is_apart_in_time and is_named) or not has_numbers)
             reason = "each value has regular times, but all of them together do not"
             return ("key" if is_key else doubt), reason
         return (status if is_calendar else doubt), "the values alternate"

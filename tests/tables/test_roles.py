@@ -529,6 +529,49 @@ def test_of_columns_that_name_the_same_series_units_come_last():
     assert reason(result, "measure") == "units of measurement"
 
 
+UNITS = {
+    "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
+    "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
+    "of bytes": np.where(np.arange(N) // 7 % 2, "KB", "MB"),
+    "with other zeros": np.where(np.arange(N) // 5 % 2, "mmol/L", "mg/dL"),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("column", ["unit", "uom"])
+def test_readings_of_one_series_in_several_units_are_asked_about(name, column):
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), column: UNITS[name]})
+    table.v += np.where(UNITS[name] == "\u00b0F", 500, 0)
+    sensors = pd.concat([table.assign(sensor=name) for name in "pq"])
+
+    error = failure(table)
+    assert error.code == "mixed-units" and error.hint == "convert the readings to one unit"
+    assert offered(error) == [("--series", column), ("--past", column)]
+    assert read(table, series=column).schema.series == column
+    assert read(table, past=(column,)).panel.names == ("v",)
+    error = failure(sensors)
+    assert offered(error)[0] == ("--series", f"sensor,{column}")
+    assert len(fixed(sensors, error).panel.names) == 4
+
+
+@pytest.mark.parametrize("values", ["TF", "AV", ["on/off", "n/a"], ["long", "short"]])
+def test_letters_and_other_texts_are_no_units(values):
+    texts = np.array(list(values))[np.arange(N) // 7 % 2]
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), "x": texts})
+
+    assert reason(read(table), "x") == "a status: its values change with time"
+
+
+def test_quantities_that_come_together_or_in_turn_are_series_by_their_units():
+    together = long([("W",), ("kW",)], "unit")
+    in_turns = in_turn(["hPa", "%"], [1013, 40]).rename(columns={"x": "unit"})
+    missing = long([("p", "W"), ("q", "kW")], "sensor", "unit")
+    missing.loc[missing.index % 7 == 0, "unit"] = None
+
+    assert read(together).schema.series == read(in_turns).schema.series == "unit"
+    assert read(missing).schema.series == "sensor"
+
+
 def test_two_keys_that_are_as_good_are_asked_about():
     frame = long([("a",), ("b",)], "x")
     frame["y"] = np.where((frame.x == "a") == (frame.index % 2 == 0), "p", "q")
