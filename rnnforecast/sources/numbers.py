@@ -41,10 +41,15 @@ _CELL = re.compile(
 )
 """A number with what may stand around it. The blanks before a unit belong to `number`."""
 _UNIT = re.compile(
-    r"[cdhkmMGnu]?(s|m|g|a|v|w|wh|j|n|pa|bar|hz|l|va|var|ohm)"
+    r"[cdhkmMGnu]?(s|m|g|a|v|w|wh|j|n|pa|bar|hz|l|va|var|ohm)|[kmgt](i?b|bps|bit)"
     "|min|h|t|psi|c|degc|f|degf|k|rpm|ppm|ppb|ph|lux|lx|db",
     re.IGNORECASE,
 )
+_SCALED = re.compile(r"[cdhkmgtnu\u03bc](?=[a-z]{1,4}$)(?!in$|ol$)i?")
+_RATE = re.compile(
+    r"[mkcu\u03bc]?(g|l|mol|m|wh?|j|mi|ft|gal)[²³23]?/(s|h|d|min|day|[dcm]?l|[ckm]?m|k?g)[²³23]?"
+)
+_TEMPERATURES = frozenset({"c", "f", "°c", "°f", "degc", "degf", "celsius", "fahrenheit"})
 _TYPE = re.compile(
     r"(u?int(eger)?|float|double|decimal|long|short|numeric|string|text|varchar|bool(ean)?)"
     r"\d*(\(.*\))?",
@@ -191,6 +196,19 @@ def is_unit(text: str) -> bool:
     in_brackets = bare[:1] in tuple("[(") and bare[-1:] in tuple(")]")
     has_sign = any(sign in bare for sign in "°%µ²³/")
     return in_brackets or has_sign or any(p.fullmatch(bare) for p in (_UNIT, _TYPE))
+
+
+def quantity_of(unit: str) -> str | None:
+    """Return what a unit measures: the same text for units that can be converted, if possible.
+
+    None for other text.
+    """
+    bare = unit.strip().strip("[]()").casefold()
+    if bare in _TEMPERATURES:
+        return "temperature"
+    if _RATE.fullmatch(bare):
+        return "rate"
+    return _SCALED.sub("", bare) if _UNIT.fullmatch(bare) or bare in ("°", "%") else None
 
 
 @cache

@@ -23,8 +23,8 @@ from rnnforecast.data.axis import (
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import Ranks, all_gather_object
 from rnnforecast.sources.stamps import month_of
-from rnnforecast.tables.roles import OFFERED_ZONES
 from rnnforecast.tables.rows import Rows
+from rnnforecast.tables.timestamps import OFFERED_ZONES
 from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
 
 SHORTEST_MONTH_US, SHORTEST_YEAR_US = 28 * DAY_US, 360 * DAY_US

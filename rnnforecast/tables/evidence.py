@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.numbers import is_unit
+from rnnforecast.sources.numbers import is_unit, quantity_of
 from rnnforecast.sources.source import Source
 from rnnforecast.tables.timestamps import TimestampReader, known_zones
 
@@ -83,6 +83,15 @@ class ColumnEvidence:
         is_short = all(len(text.strip()) == 1 and text.isalpha() for text in self.texts)
         is_name = is_short and self.is_named_series
         return bool(self.texts) and all(map(is_unit, self.texts)) and not is_name
+
+    @cached_property
+    def quantities(self) -> list[str]:
+        """What each of several units measures, by code; empty for other texts, and for letters."""
+        quantities = list(map(quantity_of, self.texts[: _MAX_TEXTS + 1]))
+        known = [quantity for quantity in quantities if quantity is not None]
+        are_letters = all(len(text.strip()) == 1 for text in self.texts)
+        is_text = self.numbers is None and 2 <= self.n_values <= _MAX_TEXTS
+        return known if is_text and len(known) == len(quantities) and not are_letters else []
 
     @cached_property
     def is_zone(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,10 @@ _RARE = (10, 0.005, 0.05)
 are many, or that of few; one that is very far away at the latter share, however many there are."""
 _VERY_FAR = 10.0
 """Ranges of the other readings between the nearest of them and a value that is very far away."""
+_MIN_ISOLATED, _MIN_DIFFERENT, _SMOOTH = 5, 20, 0.5
+"""Occurrences of a value that is very far from readings which go on as if it were not there; least
+count of these that are different, and least correlation of each with the next: idle machines, of
+which a value is the load, show noise or few different readings."""
 _REGULAR_SHARE = 0.5
 """Share of equal distances in time between events that are regular."""
 _SAMPLE = 10_000
@@ -366,7 +370,7 @@ def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]
         with np.errstate(invalid="ignore"):
             is_distant = distance > _DISTANCE_SLACK * _SENTINEL_DISTANCE * np.sqrt(other_variance)
 
-        most = np.maximum(_MIN_SENTINEL_COUNT, _RARE[2] * stats.n_observed)
+        most = np.maximum(_MIN_SENTINEL_COUNT, _MOST_WEAK * stats.n_observed)
         is_repeated = (count >= _MIN_SENTINEL_COUNT) & (count <= most)
         may_hold |= (is_distant & is_repeated) | is_logger_code(extreme + offset)
     return may_hold & (stats.min < stats.max)
@@ -404,7 +408,8 @@ def find_sentinels(panel: Panel) -> Sentinels:
     A value that loggers are known to write is one where it lies outside of the other readings, by
     half of their range. Any other value has to be an extreme that is rare, lasts a reading or two
     and lies further from all others than these from each other, and others must not rest at one
-    value: the heaviest rain, or the draw of a compressor, is a reading.
+    value: the heaviest rain, or the draw of a compressor, is a reading. It may come more often, and
+    last, where it is very far from readings that change smoothly, and does not come regularly.
     """
     rows = [
         (series, value, count)
@@ -432,9 +437,10 @@ def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
                 yield value, int(np.count_nonzero(is_value))
                 remaining, is_code = remaining[~is_value], True
 
-    for value in extremes():
+    ends = extremes()
+    for value in ends:
         is_value = remaining == value
-        if _is_odd(remaining, is_value, value):
+        if _is_odd(remaining, is_value, value) or _is_isolated(remaining, ends, value):
             yield value, int(np.count_nonzero(is_value))
 
 
@@ -477,6 +483,26 @@ def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> boo
     n_runs = np.count_nonzero(is_value[1:] & ~is_value[:-1]) + is_value[0]
     is_distant = gap > max(extent, _SENTINEL_DISTANCE * float(remaining.std()))
     return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(remaining))
+
+
+def _is_isolated(readings: Doubles, ends: Collection[float], value: float) -> bool:
+    """Tell whether an extreme is very far from readings that change smoothly, and repeats.
+
+    `ends` are both extremes, which may both stand for missing readings.
+    """
+    remaining, is_value = readings[~np.isin(readings, list(ends))], readings == value
+    n_equal = int(np.count_nonzero(is_value))
+    if not _MIN_ISOLATED <= n_equal <= _MOST_WEAK * len(readings) or len(remaining) < 2:
+        return False
+    begins = is_value & ~np.append(False, is_value[:-1])
+    if np.count_nonzero(begins) >= _MIN_ISOLATED and _is_regular(begins):
+        return False
+    gap = max(value - remaining.max(), remaining.min() - value)
+    extent, variance = float(np.ptp(remaining)), float(remaining.var())
+    if variance <= 0 or gap < _VERY_FAR * extent:
+        return False
+    correlation = 1 - float(np.mean(np.diff(remaining) ** 2)) / (2 * variance)
+    return correlation >= _SMOOTH and len(np.unique(remaining)) >= _MIN_DIFFERENT
 
 
 def _is_regular(is_value: NDArray[np.bool_]) -> bool:

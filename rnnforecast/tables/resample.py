@@ -38,9 +38,10 @@ from rnnforecast.tables.features import (
     warn_unknown_categories,
 )
 from rnnforecast.tables.quality import BLOCK_ROWS
-from rnnforecast.tables.roles import STATUS, zones_set_back_at
+from rnnforecast.tables.roles import STATUS
 from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
+from rnnforecast.tables.timestamps import zones_set_back_at
 from rnnforecast.units import format_duration, parse_duration_us
 
 UNIQUE = "unique"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,6 @@ import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import MONDAY_US, time_zone
-from rnnforecast.errors import Proposal
-from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.evidence import (
     NO_TIME,
@@ -31,8 +29,7 @@ from rnnforecast.tables.evidence import (
     regularity_of,
     without_repeated_rows,
 )
-from rnnforecast.tables.timestamps import known_zones
-from rnnforecast.units import format_utc_offset
+from rnnforecast.tables.timestamps import OFFERED_ZONES, known_zones
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
 """A key has at most four columns, of the eight likeliest: texts, then numbers that repeat most."""
@@ -74,21 +71,12 @@ _ALIKE_SLOPE = 0.05
 """Units of time, and their powers of ten, are further apart than this."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
 _COORDINATES = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
+_MAX_IN_TURN = 8
+"""Numbers up to this may be those of sensors that send in turn; longer counts are of messages."""
 _MAX_QUALITIES = 10
 """Different numbers that the quality of a reading has at most."""
 _DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
-OFFERED_ZONES = (
-    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
-    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
-    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
-    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
-    "Pacific/Auckland", "UTC",
-)  # fmt: skip
-"""One zone of many with the same abbreviations, the best known."""
-MAX_OFFERED_ZONES = 3
-_MAX_LISTED = 5
-"""Offsets from UTC that a message lists."""
 CONSTANT = "always"
 MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
@@ -310,12 +298,13 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
         is_calendar = 28 <= days <= 366 or any(abs(days - n) <= _JITTER * n for n in (0.5, 1, 7))
         if is_apart and not (is_calendar and (is_regular or has_numbers)):
             return "key", "the values alternate, each with its own level"
+        is_apart_in_time = has_numbers and _has_own_times(series, together, evidence)
+        if has_numbers and (is_named or (is_apart_in_time and not is_calendar)):
+            doubt = "unsure"
         if not is_regular:
-            is_key = not (has_numbers or is_calendar)
+            is_key = not is_calendar and ((is_apart_in_time and is_named) or not has_numbers)
             reason = "each value has regular times, but all of them together do not"
             return ("key" if is_key else doubt), reason
-        if has_numbers and is_named:
-            doubt = "unsure"
         return (status if is_calendar else doubt), "the values alternate"
 
     runs_of_chance = (1 - float((shares**2).sum())) * evidence.n_rows
@@ -326,6 +315,24 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     if has_numbers and not holds and (is_apart or is_named) and series.n_series > 2:
         doubt = "unsure"
     return doubt, "the times are irregular"
+
+
+def _has_own_times(series: Partition, together: Partition, evidence: Evidence) -> bool:
+    """Tell whether each value of a column of numbers has equal steps, unlike all rows together.
+
+    The times themselves, and numbers of messages that begin anew, do so without naming a sensor.
+    """
+    is_even = min(series.regularity, series.evenness) >= _REGULAR > together.evenness
+    n_numbers = sum(column.numbers is not None for column in evidence.columns.values())
+    if not is_even or len(series.key) > 1 or n_numbers < 2:
+        return False
+    column = evidence.columns[series.key[0]]
+    order = np.argsort(evidence.times, kind="stable")
+    if column.numbers is None or _reason_of_number(column, evidence, 0 * order, order):
+        return False
+    cycle = np.ptp(column.numbers) + 1
+    steps = np.diff(column.numbers[order]) % cycle
+    return column.n_values <= _MAX_IN_TURN or float(np.mean(steps == 1)) < _REGULAR
 
 
 def left_out_numbers(
@@ -636,59 +643,6 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
         if is_right:
             zones.append(zone)
     return zones
-
-
-def propose_zones(
-    offsets: Mapping[int, Sequence[Integers]], listener: Listener
-) -> tuple[Proposal, ...] | None:
-    """Warn of stamps that carry several offsets from UTC; return the zones that they may be of.
-
-    `offsets` holds times of stamps by their minutes ahead of UTC. None where they carry one, or
-    none.
-    """
-    if len(offsets) < 2:
-        return None
-    by_offset = {minutes: np.concatenate(times) for minutes, times in offsets.items()}
-    zones = zones_with_offsets(by_offset)
-    proposals = tuple(Proposal(("--tz", zone), f"if they are in {zone}") for zone in zones)
-    listed = ", ".join(map(format_utc_offset, sorted(offsets)[:_MAX_LISTED]))
-    message = f"the timestamps have several UTC offsets ({listed}); they are read in UTC, where "
-    message += "daily patterns shift by an hour in summer"
-    listener(WarningEvent("several-offsets", message, len(offsets), proposals))
-    return proposals
-
-
-def zones_with_offsets(offsets: Mapping[int, Integers]) -> list[str]:
-    """Return the first known zones with these UTC offsets, in minutes, at these times."""
-    times = np.concatenate(list(offsets.values()))
-    expected_us = np.repeat(list(offsets), list(map(len, offsets.values()))) * 60_000_000
-    stamps = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC")
-
-    def fits(zone: str) -> bool:
-        local = stamps.tz_convert(time_zone(zone)).tz_localize(None).as_unit("us").asi8
-        return bool((local - times == expected_us).all())
-
-    return _first_zones(fits)
-
-
-def zones_set_back_at(times: Integers) -> list[str]:
-    """Return the first known zones whose clocks show each of these times twice."""
-    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
-
-    def fits(zone: str) -> bool:
-        local = stamps.tz_localize(time_zone(zone), ambiguous="NaT", nonexistent="shift_forward")
-        return bool(local.isna().all())
-
-    return _first_zones(fits)
-
-
-def _first_zones(fits: Callable[[str], bool]) -> list[str]:
-    """Return a few zones that fit: of the best known ones, and of all where none of these does."""
-    zones = list(filter(fits, OFFERED_ZONES))
-    if not zones:
-        places = (zone for zone in known_zones() if "/" in zone and zone[:4] != "Etc/")
-        zones = list(filter(fits, sorted(places)))
-    return zones[:MAX_OFFERED_ZONES]
 
 
 @dataclass(frozen=True)

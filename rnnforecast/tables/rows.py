@@ -36,11 +36,12 @@ from rnnforecast.sources.files import check_memory, thread_map
 from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
-from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES, propose_zones
+from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES
 from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.tables.timestamps import (
     REPAIR_MESSAGES,
     TimestampReader,
+    propose_zones,
     tz_localize,
     without_empty_tail,
 )

@@ -22,21 +22,22 @@ from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import (
     Evidence,
+    count_codes,
     gather_evidence,
+    pair_codes,
     time_evidence,
     with_texts_of_numbers,
 )
 from rnnforecast.tables.roles import (
     CONSTANT,
     MARKED,
-    MAX_OFFERED_ZONES,
     left_out_numbers,
     rank_keys,
     rank_times,
     reason_of_text,
     zones_of,
 )
-from rnnforecast.tables.timestamps import TimestampReader
+from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
@@ -49,6 +50,8 @@ _FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
 """Least count of numbers that may be times, and the share of their steps that must be equal."""
 _YEARS = 1800, 2100
 """Numbers between them, or with two digits behind, are years and months, and count no seconds."""
+_RARELY = 0.01
+"""Largest share of rows that are exceptions."""
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
@@ -361,6 +364,7 @@ def infer_schema(
     parts = source.parts if isinstance(source, JoinedKey) else ()
     roles = {time.name, *config.known, *config.past, *config.static, *parts}
     free = [column for column in source.columns if column.name not in roles]
+    check_units(evidence, source.name, key, config.named_columns)
     reasons = left_out_numbers(evidence, key, named=config.named_targets)
     numbers = [c.name for c in free if c.kind == "number" and c.name not in (series, *key)]
     readings = [name for name in numbers if name not in reasons]
@@ -424,6 +428,41 @@ def infer_key(
         evidence = with_texts_of_numbers(evidence, source, reader)
         series, reason = _infer_series(source, evidence, names)
     return evidence, series, reason
+
+
+def check_units(
+    evidence: Evidence, source: str, key: Sequence[str], named: Collection[str] = ()
+) -> None:
+    """Raise `DataError` where a column tells that the readings of one series have several units.
+
+    Units of different quantities may name the series; those of one, such as W and kW, may do so
+    only where both come at a time. Columns that the user has `named` are not looked at.
+    """
+    for name, column in evidence.columns.items():
+        units = column.quantities
+        if not units or name in named:
+            continue
+
+        remaining = [part for part in dict.fromkeys(key) if part != name]
+        if name in key:
+            is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
+            if is_needed or len(set(units)) == len(units):
+                continue
+        is_seen = column.codes >= 0
+        codes = evidence.key_codes(remaining)[is_seen]
+        if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
+            continue
+        raise DataError(
+            f"column {name!r} has several units ({', '.join(column.texts[:_N_SIMILAR])}) within "
+            "one series",
+            code="mixed-units",
+            location=Location(source, column=name),
+            proposals=[
+                Proposal(("--series", ",".join([*remaining, name])), "if each unit is of a sensor"),
+                Proposal(("--past", name), f"if {name!r} is not the unit of the readings"),
+            ],
+            hint="convert the readings to one unit",
+        )
 
 
 def note_roles(
@@ -578,6 +617,7 @@ def _infer_series(
     if best.is_sure:
         return ",".join(best.key) or None, best.reason
 
+    check_units(evidence, source.name, best.key)
     listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
     proposals = [
         Proposal(("--series", ",".join(r.key)), "if each of its values is a separate sensor")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -21,6 +21,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import time_zone
 from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, count_decimals
 from rnnforecast.sources.source import Source
 from rnnforecast.sources.stamps import (
@@ -37,6 +38,17 @@ from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, format_utc_offset
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
 
+OFFERED_ZONES = (
+    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
+    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
+    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
+    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
+    "Pacific/Auckland", "UTC",
+)  # fmt: skip
+"""One zone of many with the same abbreviations, the best known."""
+MAX_OFFERED_ZONES = 3
+_MAX_LISTED = 5
+"""Offsets from UTC that a message lists."""
 _UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
 _OFFSET_AT_END = re.compile(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$")
 _LONGEST_OFFSET = 6
@@ -621,3 +633,56 @@ def without_empty_tail(batch: pa.RecordBatch) -> pa.RecordBatch:
             return batch
         is_empty &= column.is_null().to_numpy(zero_copy_only=False)
     return batch.slice(0, int(np.flatnonzero(~is_empty).max(initial=-1)) + 1)
+
+
+def propose_zones(
+    offsets: Mapping[int, Sequence[Integers]], listener: Listener
+) -> tuple[Proposal, ...] | None:
+    """Warn of stamps that carry several offsets from UTC; return the zones that they may be of.
+
+    `offsets` holds times of stamps by their minutes ahead of UTC. None where they carry one, or
+    none.
+    """
+    if len(offsets) < 2:
+        return None
+    by_offset = {minutes: np.concatenate(times) for minutes, times in offsets.items()}
+    zones = zones_with_offsets(by_offset)
+    proposals = tuple(Proposal(("--tz", zone), f"if they are in {zone}") for zone in zones)
+    listed = ", ".join(map(format_utc_offset, sorted(offsets)[:_MAX_LISTED]))
+    message = f"the timestamps have several UTC offsets ({listed}); they are read in UTC, where "
+    message += "daily patterns shift by an hour in summer"
+    listener(WarningEvent("several-offsets", message, len(offsets), proposals))
+    return proposals
+
+
+def zones_with_offsets(offsets: Mapping[int, Integers]) -> list[str]:
+    """Return the first known zones with these UTC offsets, in minutes, at these times."""
+    times = np.concatenate(list(offsets.values()))
+    expected_us = np.repeat(list(offsets), list(map(len, offsets.values()))) * 60_000_000
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC")
+
+    def fits(zone: str) -> bool:
+        local = stamps.tz_convert(time_zone(zone)).tz_localize(None).as_unit("us").asi8
+        return bool((local - times == expected_us).all())
+
+    return _first_zones(fits)
+
+
+def zones_set_back_at(times: Integers) -> list[str]:
+    """Return the first known zones whose clocks show each of these times twice."""
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+
+    def fits(zone: str) -> bool:
+        local = stamps.tz_localize(time_zone(zone), ambiguous="NaT", nonexistent="shift_forward")
+        return bool(local.isna().all())
+
+    return _first_zones(fits)
+
+
+def _first_zones(fits: Callable[[str], bool]) -> list[str]:
+    """Return a few zones that fit: of the best known ones, and of all where none of these does."""
+    zones = list(filter(fits, OFFERED_ZONES))
+    if not zones:
+        places = (zone for zone in known_zones() if "/" in zone and zone[:4] != "Etc/")
+        zones = list(filter(fits, sorted(places)))
+    return zones[:MAX_OFFERED_ZONES]

@@ -149,6 +149,34 @@ def test_a_value_very_far_off_may_be_less_rare_but_not_regular(value, is_one):
     assert sentinels(regular) == []
 
 
+def test_a_value_very_far_from_smooth_readings_may_be_frequent_and_last():
+    smooth, rng = wave(800, seed=2), np.random.default_rng(0)
+    often, lasting, both_ends = smooth.copy(), smooth.copy(), smooth.copy()
+    often[rng.permutation(800)[:100]] = -777
+    lasting[200:214], lasting[500:512] = -777, -777
+    places = rng.permutation(800)[:60]
+    both_ends[places[:25]], both_ends[places[25:]] = 7999, -7999
+
+    assert sentinels(often, lasting) == [(0, -777, 100), (1, -777, 26)]
+    assert sorted(sentinels(both_ends)) == [(0, -7999, 35), (0, 7999, 25)]
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        np.random.default_rng(1).normal(1, 0.1, 800),  # noise
+        np.arange(800) // 50 % 10 / 10,  # few different readings
+        wave(800, seed=2),  # nearer than ten ranges
+        np.zeros(800),
+    ],
+)
+def test_the_load_of_a_machine_that_is_often_idle_is_no_sentinel(idle):
+    readings = idle.copy()
+    for start in (100, 260, 300, 410, 690):
+        readings[start : start + 12] = 100
+    assert sentinels(readings) == []
+
+
 @pytest.mark.parametrize("value", [-999.0, 9999.0, 65535.0])
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
 def test_a_value_that_loggers_write_is_a_sentinel_however_often_it_occurs(value, share):

@@ -262,6 +262,44 @@ def test_devices_that_send_at_times_of_their_own_are_series():
     assert result.panel.step_us == 900_000_000
 
 
+def unsynchronised(ids: list[int], shift_s: int = 137, jitter_s: int = 0) -> pd.DataFrame:
+    """Make a table of devices that send every 15 minutes, each at its own time."""
+    parts = []
+    for i, number in enumerate(ids):
+        seconds = np.arange(N) * 900 + shift_s * i + RANDOM.integers(-jitter_s, jitter_s + 1, N)
+        stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, "s")
+        parts.append(pd.DataFrame({"when": stamps, "x": number, "v": wave(N, seed=i)}))
+    return pd.concat(parts)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+@pytest.mark.parametrize("ids", [[23296, 23299], [1, 2, 3]])
+def test_devices_with_numbers_that_send_at_their_own_times_are_asked_about(ids, is_sorted):
+    for shift_s, jitter_s in ((13, 0), (137, 20)):
+        frame = unsynchronised(ids, shift_s, jitter_s)
+        frame = frame.sort_values("when") if is_sorted else frame
+        error = failure(frame)
+
+        assert error.code == "ambiguous-roles"
+        assert offered(error) == [("--series", "x"), ("--id-from-columns",)]
+        assert fixed(frame, error).panel.names == tuple(map(str, ids))
+    named = read(frame.rename(columns={"x": "device_id"}))
+    assert named.panel.names == tuple(map(str, ids))
+
+
+def test_numbers_that_recur_at_equal_steps_may_be_times_or_numbers_of_messages():
+    bursts = pd.date_range("2024-01-01", periods=N, freq="1h").repeat(3)
+    times = bursts + pd.to_timedelta(np.tile([0, 10, 20], N), "min")
+    minutes = pd.DataFrame({"when": times, "x": times.minute, "v": wave(3 * N)})
+    seconds = np.cumsum(RANDOM.choice([30, 60, 90], 1000))
+    times = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, "s")
+    messages = pd.DataFrame({"when": times, "x": np.arange(1000) % 100, "v": wave(1000)})
+    single = unsynchronised([1, 2]).drop(columns="v")
+
+    for frame in (minutes, messages, single):
+        assert read(frame, freq="1h", agg="mean").schema.series is None
+
+
 def test_readings_sent_on_change_with_a_text_are_asked_about():
     parts = []
     for name, level in (("p", 20), ("q", 300), ("r", 50)):
@@ -489,6 +527,49 @@ def test_of_columns_that_name_the_same_series_units_come_last():
 
     assert result.panel.names == ("a", "b")
     assert reason(result, "measure") == "units of measurement"
+
+
+UNITS = {
+    "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
+    "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
+    "of bytes": np.where(np.arange(N) // 7 % 2, "KB", "MB"),
+    "with other zeros": np.where(np.arange(N) // 5 % 2, "mmol/L", "mg/dL"),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("column", ["unit", "uom"])
+def test_readings_of_one_series_in_several_units_are_asked_about(name, column):
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), column: UNITS[name]})
+    table.v += np.where(UNITS[name] == "\u00b0F", 500, 0)
+    sensors = pd.concat([table.assign(sensor=name) for name in "pq"])
+
+    error = failure(table)
+    assert error.code == "mixed-units" and error.hint == "convert the readings to one unit"
+    assert offered(error) == [("--series", column), ("--past", column)]
+    assert read(table, series=column).schema.series == column
+    assert read(table, past=(column,)).panel.names == ("v",)
+    error = failure(sensors)
+    assert offered(error)[0] == ("--series", f"sensor,{column}")
+    assert len(fixed(sensors, error).panel.names) == 4
+
+
+@pytest.mark.parametrize("values", ["TF", "AV", ["on/off", "n/a"], ["long", "short"]])
+def test_letters_and_other_texts_are_no_units(values):
+    texts = np.array(list(values))[np.arange(N) // 7 % 2]
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), "x": texts})
+
+    assert reason(read(table), "x") == "a status: its values change with time"
+
+
+def test_quantities_that_come_together_or_in_turn_are_series_by_their_units():
+    together = long([("W",), ("kW",)], "unit")
+    in_turns = in_turn(["hPa", "%"], [1013, 40]).rename(columns={"x": "unit"})
+    missing = long([("p", "W"), ("q", "kW")], "sensor", "unit")
+    missing.loc[missing.index % 7 == 0, "unit"] = None
+
+    assert read(together).schema.series == read(in_turns).schema.series == "unit"
+    assert read(missing).schema.series == "sensor"
 
 
 def test_two_keys_that_are_as_good_are_asked_about():
