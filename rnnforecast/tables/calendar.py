@@ -69,6 +69,8 @@ _MONTH_NAMES, _DAY_NAMES = (
     ("", "d", "day", "tag", "dia"),
 )
 """What stands before the numbers of months and of days."""
+_SPANS = (("day", DAY_US), ("week", WEEK_US))
+"""Durations that closed hours make shorter."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -191,7 +193,8 @@ def find_open_steps(
     """Return the steps of a week, from Monday, in which there are readings; empty for all.
 
     `times` are those of the rows on the grid. Steps are closed where in at least four weeks no
-    series has a reading in them, and most others have one.
+    series has a reading in them, and most others have one. Each n-th step of the week is not open:
+    readings then have a longer step.
     """
     if not _FINEST_CLOSED_US <= step_us <= DAY_US or WEEK_US % step_us:
         return ()
@@ -209,27 +212,37 @@ def find_open_steps(
     first, last = min(span[0] for span in spans), max(span[1] for span in spans)
 
     n_closed = int(np.count_nonzero(counts == 0))
+    open_steps = np.flatnonzero(counts)
+    is_even = len(set(np.diff(open_steps, append=open_steps[:1] + n_steps).tolist())) == 1
+    if is_even:
+        return ()
     if last - first < _FEWEST_WEEKS * WEEK_US or not _CLOSED_SHARE * n_steps <= n_closed < n_steps:
         return ()
 
     distinct = np.unique(np.concatenate([np.unique(chunk) for chunk in times]))
     days, n_read = np.unique((distinct - MONDAY_US) // DAY_US, return_counts=True)
-    open_per_day = np.bincount(np.flatnonzero(counts) * step_us // DAY_US, minlength=7)
+    open_per_day = np.bincount(open_steps * step_us // DAY_US, minlength=7)
     on_read_days = n_read.sum() / max(open_per_day[days % 7].sum(), 1)
     in_all_weeks = n_read.sum() * WEEK_US / (last - first) / (n_steps - n_closed)
     shares = all_gather_object(ranks, [float(on_read_days), float(in_all_weeks)])
     is_closed = all(a >= _OPEN_OCCUPANCY and b >= _WEEKS_WORKED for a, b in shares)
-    return tuple(np.flatnonzero(counts).tolist()) if is_closed else ()
+    return tuple(open_steps.tolist()) if is_closed else ()
 
 
 def close_axis(
     axis: TimeAxis, step_us: int, open_steps: tuple[int, ...], listener: Listener
 ) -> TimeAxis:
-    """Return the axis without the closed steps of each week, and say so."""
+    """Return the axis without the closed steps of each week, if any, and say so."""
+    if not open_steps:
+        return axis
     n_steps = WEEK_US // step_us
     share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
-    listener(Notice(f"readings occur in {share}; the other steps are treated as closed hours"))
-    return replace(axis, step_us=step_us, open_steps=open_steps)
+    axis = replace(axis, step_us=step_us, open_steps=open_steps)
+    spans = ((name, us, axis.measure(us, step_us)) for name, us in _SPANS if us > step_us)
+    lengths = [f"a {name} is {format_duration(n)}" for name, us, n in spans if n != us]
+    message = f"readings occur in {share}; the other steps are treated as closed hours"
+    listener(Notice(", and ".join([f"{message}: in durations {lengths[0]}", *lengths[1:]])))
+    return axis
 
 
 def warn_of_time_in_columns(

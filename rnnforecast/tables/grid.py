@@ -55,6 +55,7 @@ from rnnforecast.tables.steps import (
     StepCounts,
     StepStatistics,
     check_future,
+    check_not_coarser,
     merge_step_counts,
     step_statistics,
 )
@@ -221,11 +222,11 @@ def align(
     the rows that are left. Raises `DataError` for times that lie ahead of the clock, are irregular,
     or spread over far more steps than there are rows.
     """
-    config = context.config
+    config, listener = context.config, context.listener
     statistics, step_us, context = settle_step(rows, context, ranks, tz=tz)
     if not config.allow_future:
         check_future(rows, step_us, context, is_aware=tz is not None)
-    _warn_of_jumps_back(rows, statistics.backward, step_us, context.listener)
+    _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
 
     is_trained = context.schema.step_us is not None
     axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
@@ -241,12 +242,12 @@ def align(
         step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
 
     times, start, end = times_on_grid(rows, statistics, step_us, axis, context, tz=tz)
+    check_not_coarser(merge_step_counts(statistics.steps, ranks), step_us, context)
     if is_trained and open_steps:
         axis = replace(axis, step_us=step_us, open_steps=open_steps)
         times, context = leave_out_closed(rows, times, axis, context)
     elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
-        open_steps = find_open_steps(rows, times, step_us, ranks)
-        axis = close_axis(axis, step_us, open_steps, context.listener) if open_steps else axis
+        axis = close_axis(axis, step_us, find_open_steps(rows, times, step_us, ranks), listener)
     if axis.open_steps:
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))

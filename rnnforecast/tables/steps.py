@@ -11,12 +11,12 @@ import numpy as np
 
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import HOUR_US
-from rnnforecast.errors import DataError, Proposal
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import WarningEvent
 from rnnforecast.parallel import Ranks
 from rnnforecast.sources.files import thread_map
 from rnnforecast.tables.rows import Codes, ReadContext, Rows
-from rnnforecast.units import format_duration
+from rnnforecast.units import MONTH_US, format_duration
 
 _N_SORTED_SERIES = 32
 """Series that are sorted to find the step, where rows are not in the order of time."""
@@ -24,6 +24,8 @@ _MAX_STEPS = 1 << 21
 """Of more different steps than these, the first ones tell enough."""
 MAX_JITTER = 0.1
 """Stamps that lie off the grid by this share of a step are moved onto it."""
+_MIN_OWN_STEPS = 10
+"""Fewer steps do not tell that no reading comes between."""
 MAX_UTC_OFFSET_US = 14 * HOUR_US
 """Wall clocks are ahead of UTC by this at most."""
 
@@ -75,6 +77,22 @@ class StepCounts:
     def count_near(self, step_us: float, share: float) -> int:
         """Return how many lengths differ from a step by at most this share of it."""
         return int(self.counts[np.abs(self.lengths - step_us) <= share * step_us].sum())
+
+    def coarser_than(self, step_us: int) -> int | None:
+        """Return the step of readings that come only at each n-th of the steps named, n above 1.
+
+        It is the commonest length, and all lengths are multiples of it; or about a month, a quarter
+        or a year. None where a reading lies between, or steps are too few to tell.
+        """
+        if self.total < _MIN_OWN_STEPS:
+            return None
+        numbers = np.rint(self.lengths / step_us).astype(np.int64)
+        divisor = int(np.gcd.reduce(numbers))
+        if divisor > 1 and 2 * self.counts[numbers == divisor].sum() >= self.total:
+            return divisor * step_us
+        n_months = round(self.median / MONTH_US)
+        are_months = self.count_near(n_months * MONTH_US, MAX_JITTER) == self.total
+        return n_months * MONTH_US if n_months and are_months and step_us < MONTH_US else None
 
     def infer_step(self) -> int:
         """Return the commonest length, or where stamps jitter the median, rounded."""
@@ -249,3 +267,25 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
         subject = "1 reading is" if n_early == 1 else f"{n_early} readings are"
         message = f"{subject} ahead of the clock, by at most {limit}"
         context.listener(WarningEvent("future", message, n_early))
+
+
+def check_not_coarser(steps: StepCounts, step_us: int, context: ReadContext) -> None:
+    """Raise `DataError` where readings come only at each n-th step of `--freq`.
+
+    Nothing would fill the steps between, of which most of a season and of a forecast would be made.
+    """
+    config, is_trained = context.config, context.schema.step_us is not None
+    own_us = steps.coarser_than(step_us)
+    if own_us is None or is_trained or config.freq is None or config.hold is not None:
+        return
+    own, named = (format_duration(us) for us in (own_us, step_us))
+    proposals = [Proposal(("--freq", own.replace(" ", "")), "to keep the step of the readings")]
+    if not config.counter and not any(rule.rpartition("=")[2] == "sum" for rule in config.agg):
+        options = ("--hold", own.replace(" ", ""))
+        proposals.append(Proposal(options, "if each reading holds until the next one"))
+    raise DataError(
+        f"--freq is {named}, but the readings come every {own}",
+        code="finer-freq",
+        location=Location(context.source.name, column=context.schema.time),
+        proposals=proposals,
+    )

@@ -145,6 +145,7 @@ def test_closed_hours_are_no_gaps(tz: str | None) -> None:
     np.testing.assert_array_equal(result.panel.target, np.arange(len(index)))
     assert [pd.Timestamp(text) for text in stamps_of(result)] == index.tolist()
     assert "160 of the 672 steps of 15 min" in result.notes
+    assert "in durations a day is 8 h, and a week is 40 h" in result.notes
 
 
 def test_closed_hours_may_be_read_as_missing() -> None:
@@ -178,6 +179,56 @@ def test_three_weeks_close_nothing_and_nights_without_sun_neither() -> None:
 
     assert few_weeks.panel.axis.open_steps == ()
     assert read(series(sun)).panel.axis.open_steps == ()
+
+
+@pytest.mark.parametrize(
+    ("step", "freq", "own"),
+    [
+        ("h", "15min", "1h"),
+        ("h", "20min", "1h"),
+        ("D", "1h", "1d"),
+        ("W", "1d", "1w"),
+        ("MS", "1d", "1month"),
+        ("QS", "1mo", "1quarter"),
+    ],
+)
+@pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
+def test_a_step_that_is_finer_than_the_readings_asks(
+    step: str, freq: str, own: str, tz: str | None
+) -> None:
+    stamps = pd.date_range("1990-01-01", periods=120 if step in ("QS", "MS") else 840, freq=step)
+    frame = series(stamps.tz_localize(tz, nonexistent="NaT", ambiguous=False), wave(len(stamps)))
+    frame = frame.dropna() if step == "MS" else frame.dropna().drop(index=[*range(50, 61), 100])
+
+    for aggregate in ({}, {"agg": "mean"}):
+        error = failure(frame, freq=freq, **aggregate)
+        assert error.code == "finer-freq" and error.exit_code == 4
+        (to_own, hold) = error.proposals
+        assert to_own.options == ("--freq", own) and hold.options == ("--hold", own)
+        assert read(frame, freq=own, **aggregate).panel.step_us == parse_duration_us(own)
+
+    result = read(frame[:60], freq=freq, hold=own)
+    assert result.panel.axis.open_steps == () and np.isnan(result.panel.target).mean() < 0.25
+    assert len(failure(frame, freq=freq, agg="sum").proposals) == 1
+
+
+def test_a_step_of_closed_hours_or_rare_readings_is_no_coarser_step() -> None:
+    hours = pd.date_range("2024-03-04", periods=8 * 168, freq="h")
+    thrice = read(series(hours[np.isin(hours.hour, (8, 12, 17))]), freq="1h")
+    pairs = read(series(hours[np.isin(hours.hour % 4, (0, 1))]), freq="1h")
+
+    assert thrice.panel.axis.open_steps[:4] == (8, 12, 17, 32)
+    assert pairs.panel.step_us == parse_duration_us("1h")
+
+
+def test_readings_at_each_fourth_of_the_rows_close_no_hours() -> None:
+    quarters = pd.date_range("2024-03-04", periods=6 * 7 * 96, freq="15min")
+    values = np.where(np.arange(len(quarters)) % 4, np.nan, wave(len(quarters)))
+    frame = series(quarters, values).assign(outside=wave(len(quarters)))
+
+    result = read(frame, target="v", known=["outside"])
+
+    assert result.panel.axis.open_steps == () and result.panel.step_us == parse_duration_us("15min")
 
 
 def test_what_a_model_knows_as_closed_is_left_out_later() -> None:
