@@ -39,6 +39,10 @@ EXCEL = "excel"
 """Days of a spreadsheet, since 30 December 1899, as another unit of numeric time stamps."""
 YEAR = "year"
 """Years, with decimals for parts of one, as another unit: 1949.25 is the first of April."""
+TICKS = "ticks"
+"""Tenths of a microsecond since the year 1, as .NET counts, as another unit."""
+TICKS_1970 = 621_355_968_000_000_000
+"""1 January 1970 in these."""
 _MANY = 100
 """A duration of this many units or more is described in a longer one."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]

@@ -16,6 +16,7 @@ from rnnforecast.errors import UsageError
 from rnnforecast.units import (
     EPOCH_UNITS_US,
     EXCEL,
+    TICKS,
     YEAR,
     check_range,
     parse_duration_us,
@@ -150,8 +151,8 @@ class DataConfig:
     )
     time_unit: str | None = _text(
         None,
-        "Unit of numeric timestamps (Unix time); excel: days of a spreadsheet; year: 1949.25",
-        choices=(*EPOCH_UNITS_US, EXCEL, YEAR),
+        "Unit of numeric timestamps (Unix time, spreadsheet days, years as 1949.25, .NET ticks)",
+        choices=(*EPOCH_UNITS_US, EXCEL, YEAR, TICKS),
         rare=True,
     )
     leap_second: str = _text(

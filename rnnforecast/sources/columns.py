@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
@@ -11,13 +11,15 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.numbers import NumberForm, TextNumbers
-from rnnforecast.sources.stamps import is_stamp, spread, weak_form
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL
+from rnnforecast.sources.numbers import NumberForm, TextNumbers, is_number
+from rnnforecast.sources.stamps import infer_forms, is_stamp, spread, weak_form
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970
 
+Counts = NDArray[np.int64]
 Kind = Literal["time", "number", "text", "empty", "nested", "other"]
 MAX_SAMPLE = 1000
 MAX_COLUMNS = 150_000
@@ -35,12 +37,18 @@ _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
 """Numbers are taken for times only between 1990 and 2100."""
+_TICKS_2000, _TICKS_2100 = TICKS_1970 + 9_466_848 * 10**9, TICKS_1970 + 41_024_448 * 10**9
+"""These years in .NET ticks."""
+_MINUTE_NS = 60e9
 _EXCEL_1990, _EXCEL_2100 = 32_874, 73_051
 """These years in days of Excel."""
 _EXCEL_ERROR = 2e-4
 """By how much a step in days, of stamps that are written with four decimals, may be off."""
 _REGULAR_SHARE = 0.9
 """Share of stamps that lie in order, and of steps that are equal, of days of Excel and years."""
+_HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
+MOSTLY = 0.9
+"""Share of cells that are of a kind, where the others are errors."""
 _FIRST_YEAR, _PAST_YEAR, _LONGEST_YEARS, _FEWEST_YEARS = 1700, 2100, 10, 9
 """Numbers may be years only between these, with so many steps, each of at most ten years."""
 
@@ -211,8 +219,13 @@ def is_time_of_day(text: str) -> bool:
 def infer_epoch_unit(values: Sequence[float]) -> str | None:
     """Return the unit in which all values are times between 1990 and 2100; None if not just one.
 
-    Days of Excel lie in order and in equal steps; other numbers of this size may be readings.
+    Days of Excel lie in order and in equal steps; other numbers of this size may be readings. .NET
+    ticks of this century are nanoseconds of 1990, whose steps would be no whole minutes.
     """
+    if values and all(_TICKS_2000 <= value < _TICKS_2100 for value in values):
+        steps = np.diff(np.unique(values))
+        step = float(np.median(steps)) if len(steps) else 1.0
+        return "ns" if abs(step - np.rint(step / _MINUTE_NS) * _MINUTE_NS) < 1000 else TICKS
     units = [
         unit
         for unit, factor in EPOCH_UNITS_US.items()
@@ -254,6 +267,68 @@ def may_be_years(column: Column) -> bool:
 def count_decimals(texts: Sequence[str]) -> int:
     """Return how many decimals numbers are written with, at most."""
     return max((len(text.strip().partition(".")[2]) for text in texts), default=0)
+
+
+def integers_of(column: Column) -> Counts:
+    """Return the cells as whole numbers; none where one of them is another text."""
+    bare = [text.strip() for text in column.sample]
+    if column.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
+        return np.zeros(0, np.int64)
+    numbers = np.array([float(text) for text in bare])
+    is_whole = np.isfinite(numbers).all() and (np.abs(numbers) < 1e15).all()
+    is_whole = is_whole and (numbers == np.rint(numbers)).all()
+    return numbers.astype(np.int64) if is_whole else np.zeros(0, np.int64)
+
+
+def counts_since_1970(column: Column) -> bool:
+    """Tell whether the numbers of a column count time since 1970."""
+    numbers = integers_of(column)
+    return len(numbers) > 0 and infer_epoch_unit(numbers.astype(np.float64).tolist()) is not None
+
+
+def counts_by_one(column: Column) -> bool:
+    """Tell whether a column counts from 1 by ones, to more than the hours of a day."""
+    numbers = np.unique(integers_of(column))
+    return len(numbers) > 24 and bool((numbers == np.arange(1, len(numbers) + 1)).all())
+
+
+def count_repeated_rows(columns: Sequence[Column]) -> int:
+    """Return how many rows of the sample have the same cells in these columns as the row before."""
+    rows = list(zip(*(column.sample for column in columns), strict=False))
+    return sum(a == b for a, b in pairwise(rows))
+
+
+def are_mostly(is_kind: Callable[[str], bool], texts: Sequence[str]) -> bool:
+    """Tell whether texts are of a kind, but for a few."""
+    return bool(texts) and sum(map(is_kind, texts)) >= MOSTLY * len(texts)
+
+
+def has_hours_to_12(time: Column) -> bool:
+    """Tell whether stamps have hours from 1 to 12, and no half of the day."""
+    forms = infer_forms(time.sample)
+    parts = [forms[0].parts(text) or {} for text in time.sample] if forms else []
+    hours = {part.get("H") or "0" for part in parts}
+    has_halves = any(part.get("p") or part.get("z") for part in parts)
+    return bool(hours) and all(1 <= int(hour) <= 12 for hour in hours) and not has_halves
+
+
+def fills_60(column: Column) -> bool:
+    """Tell whether a column goes from 0 to 60 in equal steps, again and again, or by ones."""
+    numbers = integers_of(column)
+    highest = int(numbers.max(initial=0))
+    numbers = numbers[np.append(np.diff(numbers) != 0, True)[: len(numbers)]]
+    is_next = [numbers[1:] == (numbers[:-1] + step) % 60 for step in (1, 60 - highest)]
+    return highest > 0 and len(numbers) > 2 and any(x.mean() >= MOSTLY for x in is_next)
+
+
+def are_halves(column: Column) -> bool:
+    """Tell whether cells are AM and PM."""
+    return are_mostly(lambda text: _HALF.fullmatch(text.strip()) is not None, column.sample)
+
+
+def has_fractions(time: Column) -> bool:
+    """Tell whether stamps have decimals of a second."""
+    return any(re.search(r":\d{2}[.,]\d", text) for text in time.sample)
 
 
 def is_text(type_: pa.DataType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any
@@ -13,7 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.sources.columns import Column, infer_epoch_unit, is_time_of_day
+from rnnforecast.sources.columns import (
+    MOSTLY,
+    Column,
+    Counts,
+    are_halves,
+    are_mostly,
+    count_repeated_rows,
+    counts_by_one,
+    counts_since_1970,
+    fills_60,
+    has_fractions,
+    has_hours_to_12,
+    integers_of,
+    is_time_of_day,
+)
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.stamps import (
     begin_of_period,
@@ -104,8 +118,6 @@ _SHORT_NAMES = {
     QUARTER: ("q", "qtr"),
     WEEK: ("wk", "kw"),
 }
-_MOSTLY = 0.9
-"""Share of cells that are times of day, where the others are errors."""
 _IN_ORDER = 0.9
 """Share of the steps within a day in which hours go up, or all of them down."""
 _FEWEST_STEPS = 24
@@ -119,11 +131,15 @@ _INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
 _INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?")
 _MONTH = re.compile(r"\d{4}-?(0[1-9]|1[0-2])")
 _HALF_AT_END = r"(?i)^(.*?)(\s*[ap]\.?m\.?)?$"
-_HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
+_CODE = re.compile(r"([MQW])0?(\d{1,2})")
+_CODE_LETTER = "^[MQW]0?"
+"""What offices of statistics write before the number of a month, quarter or week."""
+_CODED = {"M": ("month", 12), "Q": (QUARTER, 4), "W": (WEEK, 52)}
+"""What numbers behind these letters count, and how many a year has at least; one more follows for
+the whole year, or in long years."""
 _SPLIT = re.compile(r"(\d+) parts from (\d)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
 """An offset from UTC, in quarters of an hour."""
-_Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -145,6 +161,8 @@ class TimeParts:
             return pc.binary_join_element_wise(*trimmed, " ")
         if len(part) == 2 and part.keys() < {DATE, "second", *_N_DIGITS}:
             return _with_finer(part[DATE], part)
+        if part.keys() == {DATE, HALF}:
+            return pc.binary_join_element_wise(*trimmed, " ")
         if part.keys() == {DATE, "day"}:
             month = pc.replace_substring(part[DATE], "-", "")
             return pc.binary_join_element_wise(month, _two_digits(part, "day", ""), "")
@@ -152,8 +170,11 @@ class TimeParts:
             return pc.binary_join_element_wise(*trimmed, "")
         for kind, mark in ((WEEK, "-W"), (QUARTER, "Q")):
             if kind in part:
+                part[kind] = pc.replace_substring_regex(part[kind], _CODE_LETTER, "")
                 number = _two_digits(part, kind, "") if kind == WEEK else part[kind]
                 return pc.binary_join_element_wise(part["year"], mark, number, "")
+        if part.keys() == {"year", "month"}:
+            part["month"] = pc.replace_substring_regex(part["month"], _CODE_LETTER, "")
         if DATE in part:
             pieces = [pc.replace_substring_regex(part[DATE], _MIDNIGHT, "")]
         elif DAY_OF_YEAR in part:
@@ -226,7 +247,9 @@ def _fraction_of(part: Mapping[str, pa.Array]) -> list[Any]:
 
 def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     """Return what each of the columns holds that a user, or a stored schema, calls the time."""
-    by_name = _calendar_by_name(names)
+    by_name = _calendar_by_name(names) or next(
+        iter(_calendar_by_codes([column for column in columns if column.name in names])), None
+    )
     if by_name is not None and len(by_name.names) == len(names):
         return by_name
     by_column = {column.name: column for column in columns}
@@ -265,14 +288,14 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     if not times:
         by_name = _calendar_by_name([column.name for column in columns])
         if by_name is None:
-            return _calendar_by_numbers(columns)
+            return _calendar_by_codes(columns) or _calendar_by_numbers(columns)
         return [_with_finer_parts(by_name, columns)]
 
     date = next((column for column in times if _is_date(column)), None)
     if date is not None and _is_month(date):
         days = [column for column in columns if _is_day_of(column, date)]
         return [TimeParts((date.name, days[0].name), (DATE, "day"))] if days else []
-    clock = next((c for c in columns if _mostly(is_time_of_day, c.sample)), None)
+    clock = next((c for c in columns if are_mostly(is_time_of_day, c.sample)), None)
     kind: str | None = CLOCK
     if date is not None and clock is None and all(map(_is_date, times)):
         kinds = {column.name: _hours_of(column, date) for column in columns}
@@ -287,6 +310,9 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         parts = _with_finer_parts(parts, columns)
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
 
+    half = next(filter(are_halves, columns), None)
+    if half is not None and len(times) == 1 and has_hours_to_12(times[0]):
+        return [TimeParts((times[0].name, half.name), (DATE, HALF))]
     finer = _finer_than(times, columns)
     if finer is not None:
         return [finer]
@@ -299,14 +325,14 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
 
 def _finer_than(times: Sequence[Column], columns: Sequence[Column]) -> TimeParts | None:
     """Return whole stamps with the seconds or milliseconds beside them, if they lack these."""
-    if len(times) > 1 or _n_repeated(times) < _MIN_ROWS:
+    if len(times) > 1 or count_repeated_rows(times) < _MIN_ROWS:
         return None
     time = times[0]
     for column in columns:
         if _is_second_of(column, time):
             return TimeParts((time.name, column.name), (DATE, "second"))
         fraction = _fraction_kind(column)
-        if fraction is not None and not _has_fractions(time):
+        if fraction is not None and not has_fractions(time):
             return TimeParts((time.name, column.name), (DATE, fraction))
     return None
 
@@ -315,20 +341,16 @@ def _is_second_of(column: Column, time: Column) -> bool:
     """Tell whether a column is called the second, and changes, beside times without seconds."""
     if not (_is_called(column, "second") and _is_within(column, "second")):
         return False
-    is_plain = _is_called_plainly(column, "second") or _fills_60(column)
+    is_plain = _is_called_plainly(column, "second") or fills_60(column)
     has_seconds = any(text.count(":") != 1 for text in time.sample)
     return is_plain and len(set(column.sample)) > 1 and not has_seconds
-
-
-def _has_fractions(time: Column) -> bool:
-    return any(re.search(r":\d{2}[.,]\d", text) for text in time.sample)
 
 
 def _is_hour_by_name(column: Column, date: Column) -> bool:
     """Tell whether a column is called the hour of dates that come several times."""
     if not (_is_called(column, "hour") and _is_within(column, "hour")):
         return False
-    dates, numbers = np.array(date.sample), _integers(column)
+    dates, numbers = np.array(date.sample), integers_of(column)
     if len(dates) != len(numbers):
         return False
     steps = np.diff(numbers)[dates[1:] == dates[:-1]]
@@ -347,12 +369,6 @@ def _is_called_plainly(column: Column, part: str) -> bool:
     return name.isalpha() and name.startswith(_PART_WORDS[part])
 
 
-def _n_repeated(columns: Sequence[Column]) -> int:
-    """Return how many rows of the sample have the same cells in these columns as the row before."""
-    rows = list(zip(*(column.sample for column in columns), strict=False))
-    return sum(a == b for a, b in pairwise(rows))
-
-
 def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """Add the minute to an hour, and the second to a minute, or a part of the hour, counted.
 
@@ -366,7 +382,7 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
             parts = TimeParts((*parts.names, second.name), (*parts.kinds, "second"))
     for column in columns:
         fraction = _fraction_kind(column)
-        if parts.kinds[-1] in ("hour", "minute", "second", CLOCK) and _are_halves(column):
+        if parts.kinds[-1] in ("hour", "minute", "second", CLOCK) and are_halves(column):
             parts = TimeParts((*parts.names, column.name), (*parts.kinds, HALF))
         elif parts.kinds[-1] in ("second", CLOCK) and fraction is not None:
             parts = TimeParts((*parts.names, column.name), (*parts.kinds, fraction))
@@ -392,10 +408,10 @@ def _with_minutes(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
         if coarser not in parts.kinds or part in parts.kinds:
             break
         candidates = [c for c in columns if _is_called(c, part) and _is_within(c, part)]
-        is_repeated = _n_repeated([by_name[name] for name in parts.names]) >= _MIN_ROWS
+        is_repeated = count_repeated_rows([by_name[name] for name in parts.names]) >= _MIN_ROWS
         plain = [c for c in candidates if _is_called_plainly(c, part)]
         chosen = [c for c in plain if is_repeated or len(set(c.sample)) > 1]
-        chosen = chosen or list(filter(_fills_60, candidates))
+        chosen = chosen or list(filter(fills_60, candidates))
         if not chosen:
             break
         parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))
@@ -413,7 +429,7 @@ def _split_of(column: Column, hours: Sequence[Column]) -> str | None:
     It goes up by one, or down, and begins again with each hour that the other columns hold. So may
     the numbers of sensors.
     """
-    numbers = _integers(column)
+    numbers = integers_of(column)
     if len(numbers) < _MIN_ROWS or any(len(c.sample) != len(numbers) for c in hours):
         return None
     low = int(numbers.min())
@@ -428,7 +444,7 @@ def _split_of(column: Column, hours: Sequence[Column]) -> str | None:
         return after[1] == (row[1] + 1 if is_same else 0) and (is_same or row[1] == n_parts - 1)
 
     fits = any(
-        np.mean([is_next(*pair) for pair in pairwise(ordered)] or [False]) >= _MOSTLY
+        np.mean([is_next(*pair) for pair in pairwise(ordered)] or [False]) >= MOSTLY
         for ordered in (rows, rows[::-1])
     )
     return f"{n_parts} parts from {low}" if fits and len(set(hour)) > 1 else None
@@ -450,21 +466,12 @@ def _with_counted_hours(parts: TimeParts, columns: Sequence[Column]) -> TimePart
     if "hour" not in kinds or finer is None:
         return parts
     by_name = {column.name: column for column in columns}
-    hours, later = (_integers(by_name[parts.names[kinds.index(k)]]) for k in ("hour", finer))
+    hours, later = (integers_of(by_name[parts.names[kinds.index(k)]]) for k in ("hour", finer))
     if (hours == 0).any() or len(hours) != len(later):
         return parts
     if (later[hours == 24] > later.min()).any():
         return replace(parts, kinds=tuple(COUNTED_HOUR if k == "hour" else k for k in kinds))
     return replace(parts, kinds=()) if finer != "minute" else parts
-
-
-def _fills_60(column: Column) -> bool:
-    """Tell whether a column goes from 0 to 60 in equal steps, again and again, or by ones."""
-    numbers = _integers(column)
-    highest = int(numbers.max(initial=0))
-    numbers = numbers[np.append(np.diff(numbers) != 0, True)[: len(numbers)]]
-    is_next = [numbers[1:] == (numbers[:-1] + step) % 60 for step in (1, 60 - highest)]
-    return highest > 0 and len(numbers) > 2 and any(x.mean() >= _MOSTLY for x in is_next)
 
 
 def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
@@ -480,13 +487,36 @@ def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
     return TimeParts(tuple(by_part[kind] for kind in kinds), kinds)
 
 
+def _calendar_by_codes(columns: Sequence[Column]) -> list[TimeParts]:
+    """Return a year and the column of its months, quarters or weeks, such as M01, if there is one.
+
+    Where they do not follow each other they may as well name series: there are two ways.
+    """
+    year = next((column for column in columns if _is_within(column, "year")), None)
+    for column in columns:
+        matches = [_CODE.fullmatch(text.strip()) for text in column.sample]
+        letters = {match[1] if match else "" for match in matches}
+        if year is None or len(matches) != len(year.sample) or len(letters) != 1:
+            continue
+        kind, n_codes = _CODED.get(letters.pop(), ("", 0))
+        if not kind:
+            continue
+        numbers = np.array([int(match[2]) for match in matches if match is not None])
+        is_part = numbers <= n_codes  # what comes behind is a mean of the year, or a 53rd week
+        steps = np.diff((integers_of(year) * n_codes + numbers)[is_part])
+        parts = TimeParts((year.name, column.name), ("year", kind))
+        is_sure = len(steps) > 0 and np.mean(steps == 1) >= _IN_ORDER
+        return [parts] if is_sure else [parts, TimeParts((year.name,), ("year",))]
+    return []
+
+
 def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
     """Return neighbouring columns of numbers that are dates in regular steps, if there are any.
 
     The last one changes. Where one follows that may be the minute of all readings, there are two
     ways.
     """
-    if any(map(_counts_time, columns)):
+    if any(map(counts_since_1970, columns)):
         return []
     has_years = [_is_within(column, "year") for column in columns]
     best: tuple[tuple[int, float], Sequence[Column], tuple[str, ...], int] | None = None
@@ -531,14 +561,14 @@ def _is_part_of_year(column: Column, year: Column, kind: str) -> bool:
     """
     if _is_called(column, kind):
         return True
-    years, numbers = _integers(year), _integers(column)
+    years, numbers = integers_of(year), integers_of(column)
     highest = [int(numbers[years == number].max()) for number in np.unique(years)[:-1]]
     return kind == DAY_OF_YEAR and min(highest, default=0) >= 365
 
 
 def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
     """Return the times that columns of numbers hold, in ISO 8601; none where they cannot."""
-    numbers = [_integers(column) for column in columns]
+    numbers = [integers_of(column) for column in columns]
     lengths = {len(values) for values in numbers}
     if len(lengths) != 1 or not all(map(_is_within, columns, kinds)):
         return []
@@ -564,20 +594,9 @@ def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
     return [str(stamp) for stamp in np.datetime_as_string(stamps)]
 
 
-def _minutes_of_digits(digits: _Numbers) -> _Numbers:
+def _minutes_of_digits(digits: Counts) -> Counts:
     """Return the minutes since midnight of times of day such as 1430."""
     return digits // 100 * 60 + digits % 100
-
-
-def _integers(column: Column) -> _Numbers:
-    """Return the cells as whole numbers; none where one of them is another text."""
-    bare = [text.strip() for text in column.sample]
-    if column.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
-        return np.zeros(0, np.int64)
-    numbers = np.array([float(text) for text in bare])
-    is_whole = np.isfinite(numbers).all() and (np.abs(numbers) < 1e15).all()
-    is_whole = is_whole and (numbers == np.rint(numbers)).all()
-    return numbers.astype(np.int64) if is_whole else np.zeros(0, np.int64)
 
 
 def _is_within(column: Column, kind: str) -> bool:
@@ -588,18 +607,12 @@ def _is_within(column: Column, kind: str) -> bool:
     if kind == CLOCK:
         return bool(column.sample) and all(_INTERVAL.fullmatch(t.strip()) for t in column.sample)
     low, high = (1, _n_periods(kind)) if _n_periods(kind) else _RANGES[kind]
-    numbers = _integers(column)
+    numbers = integers_of(column)
     if not (len(numbers) and low <= numbers.min() and numbers.max() <= high):
         return False
     if kind == "year":  # records that begin earlier go on in the last century
         return bool(numbers.max() >= _LAST_CENTURY)
     return kind != DIGITS or bool((numbers % 100 < 60).all())
-
-
-def _counts_time(column: Column) -> bool:
-    """Tell whether the numbers of a column count time since 1970."""
-    numbers = _integers(column)
-    return len(numbers) > 0 and infer_epoch_unit(numbers.astype(np.float64).tolist()) is not None
 
 
 def _is_date(column: Column) -> bool:
@@ -679,7 +692,7 @@ def _are_six_digits(column: Column) -> bool:
     """Tell whether cells are hours, minutes and seconds as digits, such as 093000, all in range."""
     if not all(re.fullmatch(r"\d{6}", text.strip()) for text in column.sample):
         return False
-    numbers = _integers(column)
+    numbers = integers_of(column)
     is_clock = (numbers % 100 < 60) & (numbers // 100 % 100 < 60)
     return len(numbers) >= _MIN_ROWS and _is_within(column, SIX_DIGITS) and bool(is_clock.all())
 
@@ -701,7 +714,7 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
         return None
     step, highest = float(np.median(steps)), float(numbers.max())
     is_even = np.abs(steps - step) <= _STEP_ERROR * step + 1e-9
-    if step <= 0 or step == 1 or is_even.mean() < _MOSTLY or begins.max(initial=0) > highest / 2:
+    if step <= 0 or step == 1 or is_even.mean() < MOSTLY or begins.max(initial=0) > highest / 2:
         return None  # by 1 go hours, periods and the numbers of rows
     lengths = {unit: _DAY_MINUTES * 60 / seconds for unit, seconds in _UNITS_S.items()}
     possible = [
@@ -715,7 +728,7 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
 
 def _periods_of(column: Column) -> str | None:
     """Return what a column holds that counts the parts of a day, such as `48 periods`."""
-    numbers = _integers(column)
+    numbers = integers_of(column)
     highest = numbers.max(initial=0)
     n_periods = next((n for n in _PERIODS if highest <= n), 0)
     return f"{n_periods} periods" if n_periods and highest > 24 and numbers.min() == 1 else None
@@ -726,12 +739,12 @@ def _n_periods(kind: str) -> int:
     return int(kind.removesuffix(" periods")) if kind.endswith(" periods") else 0
 
 
-def _minutes_of(column: Column, kind: str) -> _Numbers:
+def _minutes_of(column: Column, kind: str) -> Counts:
     """Return minutes since midnight, of hours, digits such as 1430, intervals, and periods."""
     if kind == CLOCK:
         begins = [_INTERVAL.fullmatch(text.strip()) for text in column.sample]
         return np.array([60 * int(m[1]) + int(m[2] or 0) for m in begins if m is not None])
-    numbers = _integers(column)
+    numbers = integers_of(column)
     if _n_periods(kind):
         return (numbers - 1) * (_DAY_MINUTES // _n_periods(kind))
     return numbers * 60 if kind == "hour" else _minutes_of_digits(numbers)
@@ -748,9 +761,9 @@ def _kind_beside(column: Column, date: Column) -> str | None:
     name = column.name.strip().casefold()
     if name in _CALENDAR[3:] and _is_within(column, name):
         return name
-    if _mostly(is_time_of_day, column.sample):
+    if are_mostly(is_time_of_day, column.sample):
         return CLOCK
-    if _are_halves(column):
+    if are_halves(column):
         return HALF
     fraction = _fraction_kind(column)
     if fraction is not None:
@@ -762,6 +775,8 @@ def _kind_beside(column: Column, date: Column) -> str | None:
     counted = _hours_of(column, date)
     if counted is not None and counted in (_periods_of(column), *_UNITS_S):
         return counted
+    if counts_by_one(column):  # periods of a day on which the clock is changed, and no minutes
+        return None
     return next((kind for kind in (DIGITS, CLOCK) if _is_within(column, kind)), None)
 
 
@@ -772,20 +787,10 @@ def _fraction_kind(column: Column) -> str | None:
     """
     for kind in _N_DIGITS:
         if _is_called(column, kind) and _is_within(column, kind):
-            return kind if _integers(column).max() >= 100 else None
+            return kind if integers_of(column).max() >= 100 else None
     return None
-
-
-def _are_halves(column: Column) -> bool:
-    """Tell whether cells are AM and PM."""
-    return _mostly(lambda text: _HALF.fullmatch(text.strip()) is not None, column.sample)
 
 
 def _are_offsets(column: Column) -> bool:
     """Tell whether cells are offsets from UTC with a sign, such as +0100."""
-    return _mostly(lambda text: _OFFSET.fullmatch(text.strip()) is not None, column.sample)
-
-
-def _mostly(is_kind: Callable[[str], bool], texts: Sequence[str]) -> bool:
-    """Tell whether texts are of a kind, but for a few."""
-    return bool(texts) and sum(map(is_kind, texts)) >= _MOSTLY * len(texts)
+    return are_mostly(lambda text: _OFFSET.fullmatch(text.strip()) is not None, column.sample)

@@ -62,6 +62,19 @@ ZONES_CALLED = {
     "ART": ("America/Argentina/Buenos_Aires",),
 }
 """Zones by a name that several have, or that says little."""
+_HALVES = {
+    "AM": "上午 午前 오전 πμ π.μ. fm f.m. ap a.p. öö ص पूर्वाह्न vorm sa|sá|sáng paradite|paradites",
+    "PM": "下午 午後 午后 오후 μμ μ.μ. em e.m. ip i.p. ös م अपराह्न nachm ch pasdite|pasdites",
+}
+"""How languages besides English call the halves of a day."""
+_HALVES_BEFORE = {"AM": " de d.e.", "PM": " du d.u."}
+"""Such marks as mean something else behind a time of day."""
+_CLOCK_MARKS = (
+    *("t", "at", "um", "on", "om", "à", "a", "las", "le", "les", "alle", "o", "kl", "klo", "ob"),
+    *("uhr", "h", "hr", "hrs", "hs", "hours", "ore", "ora", "heures", "г", "ч", "z"),
+    *("日", "时", "時", "点", "點", "分", "秒", "일", "시", "분", "초"),
+)
+"""Texts beside a time of day that say nothing of the half of the day."""
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 _MAX_SAMPLE = 100
 """Texts by which forms are told apart."""
@@ -85,11 +98,16 @@ _FRACTION = r"(?:[.,](?P<f>\d{1,9})|:(?P<g>\d{3}))?"
 _CLOCK = rf"(?P<H>\d{{1,2}})(?:[:.h]?(?P<M>\d{{2}})(?:[:.m]?(?P<S>\d{{2}}){_FRACTION}s?)?|h)?"
 _DASH_CLOCK = r"(?P<H>\d{2})-(?P<M>\d{2})(?:-(?P<S>\d{2}))?"
 _DIGIT_CLOCK = r"(?P<H>\d{2})(?:(?P<M>\d{2})(?:(?P<S>\d{2})(?:[.,]?(?P<f>\d{1,9}))?)?)?"
+_HH, _MM = r"(?P<H>[01]\d|2[0-3])", r"(?P<M>[0-5]\d)"
+DECIMAL_MONTHS = "%Y.%m"
+"""Years and months as decimals, without a last zero: 1990.1 is October."""
+MINUTE_DIGITS = "%y%m%d%H%M"
+"""Ten digits, as those of the seconds since 1970."""
 _POINT_0 = r"(?:\.0)?"
 """What whole numbers have at their end where a column had to hold decimals."""
 _HALF = rf"(?:{_B}*(?P<p>[AaPp])(?:\b|\.?{_B}?[Mm]\.?))?"
 _OFFSET = r"(?:\+\d{2}|-0[1-9]|-1\d):?(?:\d{2})?|-00:?00"
-_ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?(?:{_OFFSET})|\(?[A-Z]{{2,5}}\)?))?"
+_ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?(?:{_OFFSET})|(?:UTC|GMT)[-+]\d|\(?[A-Z]{{2,5}}\)?))?"
 _BETWEEN = rf"(?:{_B}*[Tt]{_B}*|{_B}*[,;_:]{_B}*|{_B}+-{_B}+|-|{_B}+(?:at{_B}+|um{_B}+)?)"
 """What stands between a date and a time of day."""
 _CLOCK_FORMAT = re.compile(
@@ -113,6 +131,8 @@ class StampForm:
     between: str = _BETWEEN
     is_weak: bool = False
     """Whether numbers or names may look like this form."""
+    clock_mark: str = ""
+    """An unknown text beside the time of day, which may mean the morning or the afternoon."""
 
     @cached_property
     def pattern(self) -> str:
@@ -148,6 +168,11 @@ class StampForm:
         date = dt.date.fromisoformat(str(_iso_date(self.parts(text) or {"Y": "1"})))
         return f"{date.day} {date:%B %Y}"
 
+    def moment_in_words(self, text: str) -> str:
+        """Return a time of this form as 1 February 2024 at 05:00."""
+        clock = str(_iso_clock(self.parts(text) or {}))[1:6]
+        return f"{self.date_in_words(text)} at {clock}"
+
     def to_iso(self, texts: pa.Array) -> pa.Array:
         """Turn texts into ISO 8601, null where they have another form, or are no date.
 
@@ -157,7 +182,7 @@ class StampForm:
         names = [field.name for field in groups.type]
         parts = dict(zip(names, groups.flatten(), strict=True))
 
-        date_names = [name for name in "YymdbjqW" if name in parts]
+        date_names = [name for name in "YymdbjqWth" if name in parts]
         dates = _map_texts(
             pc.binary_join_element_wise(*(parts[name] for name in date_names), "\t"),
             lambda text: _iso_date(dict(zip(date_names, text.split("\t"), strict=True))),
@@ -218,6 +243,10 @@ def _iso_date(parts: dict[str, str]) -> str | None:
         month = number
     elif parts.get("q"):
         month = 3 * int(parts["q"]) - 2
+    elif parts.get("h"):
+        month = 6 * int(parts["h"]) - 5
+    elif parts.get("t"):
+        month = int(parts["t"].ljust(2, "0"))
     elif parts.get("m"):
         month = int(parts["m"])
     day = int(parts.get("d") or 1)
@@ -248,10 +277,44 @@ def _iso_clock(parts: dict[str, str]) -> str | None:
         return "T00:00:00"
     hour, half = int(parts["H"]), parts.get("p", "").casefold()
     if half:
-        if not 1 <= hour <= 12:
-            return None
+        if hour > 12:
+            return None  # 0 is what Japan writes for 12
         hour = hour % 12 + 12 * (half == "p")
     return f"T{hour:02d}:{parts.get('M') or '00'}:{parts.get('S') or '00'}"
+
+
+def _half_patterns() -> tuple[tuple[str, str], ...]:
+    """Return patterns of marks of a half of the day beside a time of day, and replacements."""
+
+    def any_of(half: str, *, is_before: bool) -> str:
+        marks = _HALVES[half] + _HALVES_BEFORE[half] * is_before
+        return "|".join(re.escape(mark) for mark in re.split(r"[ |]", marks))
+
+    start, end = rf"(^|{_B}|[-\d.,:;/_(日일])", rf"($|{_B}|[-.,;/)\]])"
+    patterns = []
+    for half in _HALVES:
+        before, behind = any_of(half, is_before=True), any_of(half, is_before=False)
+        clock = rf"({_B}*\d{{1,2}}[:.时時点點시])"
+        patterns.append((rf"(?i){start}(?:{before})\.?{clock}", rf"\1{half}\2"))
+        patterns.append((rf"(?i)(\d{{2}}{_B}*)(?:e )?(?:{behind})\.?{end}", rf"\1{half}\2"))
+    return tuple(patterns)
+
+
+_HALF_PATTERNS = _half_patterns()
+
+
+def with_english_halves(texts: pa.Array) -> pa.Array:
+    """Write AM and PM for what other languages call them, beside a time of day."""
+    for pattern, replacement in _HALF_PATTERNS:
+        texts = pc.replace_substring_regex(texts, pattern, replacement)
+    return texts
+
+
+def with_english_half(text: str) -> str:
+    """Write AM or PM in a text as `with_english_halves` does."""
+    for pattern, replacement in _HALF_PATTERNS:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 def _iso_zone(text: str) -> str:
@@ -265,7 +328,7 @@ def offset_minutes(zone: str) -> int | None:
     name = zone.strip("()").upper()
     if name in _ZONES:
         return _ZONES[name]
-    match = re.fullmatch(r"(?:UTC|GMT)?([-+])(\d{2}):?(\d{2})?", name)
+    match = re.fullmatch(r"(?:UTC|GMT)?([-+])(\d{1,2}):?(\d{2})?", name)
     if match is None:
         return None
     minutes = 60 * int(match[2]) + int(match[3] or 0)
@@ -301,17 +364,23 @@ def _forms() -> tuple[StampForm, ...]:
         StampForm("%d%m%Y", f"{_dd}{_mm}{_Y}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%Y%m%d%H", f"{_Y}{_mm}{_dd}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
         StampForm("%d%m%Y%H", f"{_dd}{_mm}{_Y}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
+        StampForm(MINUTE_DIGITS, f"{_y}{_mm}{_dd}{_HH}{_MM}{_POINT_0}", "", is_weak=True),
         StampForm("%Y-%j", f"{_Y}[-/]{_j}", is_weak=True),
         StampForm("%y%m%d", f"{_y}{_mm}{_dd}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%d%m%y", f"{_dd}{_mm}{_y}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%Y%j", f"{_Y}{_j}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%Y%m", f"{_Y}{_mm}{_POINT_0}", "", is_weak=True),
         StampForm("%Y-%m", f"{_Y}[-/.M]{_mm}", "", is_weak=True),
+        StampForm("%Y-M%m", f"{_Y}-?[Mm]{_m}", "", is_weak=True),
+        StampForm(DECIMAL_MONTHS, rf"{_Y}\.(?P<t>0[1-9]|1[0-2]?)", "", is_weak=True),
         StampForm("%m/%Y", f"{_m}[-/.]{_Y}", "", is_weak=True),
         StampForm("%b %Y", f"{_NAME}{_GAP}{_Y}", "", is_weak=True),
         StampForm("%b %y", f"{_NAME}{_GAP}{_y}", "", is_weak=True),
-        StampForm("%Y-Q", rf"{_Y}[-/ ]?Q(?P<q>[1-4])", "", is_weak=True),
+        StampForm("%b%Y", f"{_NAME}{_Y}", "", is_weak=True),
+        StampForm("%Y-Q", rf"{_Y}[-/ ]?[Qq]0?(?P<q>[1-4])", "", is_weak=True),
         StampForm("Q-%Y", rf"Q(?P<q>[1-4])[-/ ]?{_Y}", "", is_weak=True),
+        StampForm("-Q%Y", rf"(?P<q>[1-4])[Qq][-/ ]?{_Y}", "", is_weak=True),
+        StampForm("%Y-S", rf"{_Y}-?[SsHh](?P<h>[12])", "", is_weak=True),
         StampForm("%G-W%V", rf"{_Y}-?W(?P<W>\d{{2}})", "", is_weak=True),
     ]
     return tuple(forms)
@@ -340,8 +409,9 @@ def is_stamp(text: str) -> bool:
     """
     if not 6 <= len(text) <= _MAX_STAMP or text.isdigit() or _BEGIN.match(text) is None:
         return False
+    english = with_english_half(text)
     for form in FORMS:
-        parts = form.parts(text)
+        parts = form.parts(english)
         if parts is not None and (not form.is_weak or parts.get("H")):
             return True
     return False
@@ -413,6 +483,7 @@ def regularity(iso: Sequence[str | None]) -> float:
 _MONTH_STEPS = {
     "month": (28 * 86_400, 31 * 86_400),
     "quarter": (90 * 86_400, 92 * 86_400),
+    "half": (181 * 86_400, 184 * 86_400),
     "year": (365 * 86_400, 366 * 86_400),
 }
 
@@ -450,6 +521,10 @@ def weak_form(cells: Sequence[str]) -> StampForm | None:
     for form in FORMS:
         if not form.is_weak or any(form.parts(text) is None for text in distinct[:3]):
             continue
+        if form.format == MINUTE_DIGITS and len(distinct) < _MIN_CERTAIN:
+            continue
+        if form.format == DECIMAL_MONTHS and len(set(map(len, distinct))) == 1:
+            continue
         years = [(form.parts(text) or {"Y": "0"}).get("Y") or "2000" for text in distinct]
         if not all(_FIRST_YEAR <= int(year) < _PAST_YEAR for year in years):
             continue
@@ -471,6 +546,7 @@ def forms_of_places(texts: Sequence[str]) -> list[StampForm]:
     Such are 13:00 [2024/1/31] or 20240131:1300 UTC. Steps must be equal, and no two forms read all
     texts alike; day and month may be either way round.
     """
+    texts = list(map(with_english_half, texts))
     rows = [_PIECE.findall(text.strip()) for text in texts]
     if not rows or len(rows[0]) > _MAX_PIECES or len(set(map(len, rows))) > 1:
         return []
@@ -520,6 +596,11 @@ class _Place:
     def is_constant(self) -> bool:
         """Whether all are equal."""
         return len(set(self.pieces)) == 1
+
+    @property
+    def is_half(self) -> bool:
+        """Whether all are AM and PM."""
+        return {piece.upper() for piece in self.pieces} <= {"AM", "PM", "A", "P"}
 
     @property
     def is_month(self) -> bool:
@@ -635,9 +716,9 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
         ):
             pattern += f"(?P<z>{text})"
             format_ += text
-        elif is_behind and {piece.upper() for piece in place.pieces} <= {"AM", "PM", "A", "P"}:
+        elif place.is_half and (is_behind or len(text) > 1) and "P<p>" not in pattern:
             pattern += "(?P<p>[AaPp])[Mm]?"
-            format_ = format_.replace("%H", "%I") + "%p"
+            format_ += "%p"
         elif place.is_constant and not (text.isalpha() and (is_first or is_behind)):
             pattern += re.escape(text)
             format_ += text.replace("%", "%%")
@@ -645,8 +726,36 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
             return None
         else:  # a weekday, which may change later, or words for summer and winter time
             pattern += rf"{_LETTERS}+"
-            format_ += "%a"
-    return StampForm(format_, pattern, "", is_weak=True)
+            format_ += text if place.is_constant and is_behind else "%a"
+    if "%p" in format_:
+        return StampForm(format_.replace("%H", "%I"), pattern, "", is_weak=True)
+    mark = _unknown_clock_mark(places, parts)
+    return StampForm(format_, pattern, "", is_weak=True, clock_mark=mark)
+
+
+def _unknown_clock_mark(places: Sequence[_Place], parts: Mapping[int, str]) -> str:
+    """Return the text of the first place beside the time of day that may mean a half of the day.
+
+    It is no part of the time, and no weekday, which changes with the date.
+    """
+    clock = [i for i, part in parts.items() if part[-1] in "HMSf"]
+    if not clock:
+        return ""
+    dates = list(zip(*(places[i].pieces for i in parts if i not in clock), strict=True))
+    first = max((i + 1 for i in parts if i < min(clock)), default=0)
+    end = min((i for i in parts if i > max(clock)), default=len(places))
+    for i in range(first, end):
+        text, pieces = places[i].pieces[0], places[i].pieces
+        if i > max(clock) and text in ("+", "-"):
+            break  # what follows an offset is the name of a zone
+        is_known = text.casefold() in _CLOCK_MARKS or offset_minutes(text) is not None
+        if not text.isalpha() or is_known:
+            continue
+        by_date = set(zip(dates, pieces, strict=False))
+        is_weekday = len(set(pieces)) > 1 and len(by_date) == len(set(dates))
+        if not is_weekday:
+            return text
+    return ""
 
 
 def clock_since_midnight(texts: pa.Array, unit_s: float) -> pa.Array:

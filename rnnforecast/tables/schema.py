@@ -38,7 +38,7 @@ from rnnforecast.tables.roles import (
     zones_of,
 )
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, join_names
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
@@ -354,7 +354,9 @@ def infer_schema(
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
-        counted = "Excel days" if unit == EXCEL else f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
+        counted = {EXCEL: "Excel days", TICKS: ".NET ticks"}.get(
+            unit, f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
+        )
         listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)

@@ -32,8 +32,10 @@ from rnnforecast.sources.stamps import (
     infer_forms,
     is_stamp,
     offset_minutes,
+    with_english_half,
+    with_english_halves,
 )
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, YEAR, format_utc_offset
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970, YEAR, format_utc_offset
 
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
@@ -57,6 +59,8 @@ _N_EVEN_ROWS = 50
 """Rows of a batch, evenly spread, whose offsets are examined in addition to those at changes."""
 _WITHOUT_ZONE = re.compile(r"[\d\s:.,/-]*")
 """A stamp that names no zone and ends with none."""
+_DECIMAL_MONTH = re.compile(r"\s*\d{4}\.\d{1,2}\s*")
+"""A year and a month as a number, in which 1990.1 is October, but in ISO 8601 January."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
@@ -118,7 +122,8 @@ def _zone_texts(column: Column) -> set[str]:
     """Return the offsets and names of zones that the first stamps of a column carry."""
     zones = set()
     forms: list[StampForm] = []
-    for text in map(str.strip, column.sample):
+    for cell in map(str.strip, column.sample):
+        text = cell if _WITHOUT_ZONE.fullmatch(cell) else with_english_half(cell)
         match = _UTC_OFFSET.search(text)
         if match is not None:
             zones.add(match[1])
@@ -213,6 +218,9 @@ class TimestampReader:
             times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
         elif self.schema.epoch_unit == YEAR:
             times = _from_years(array.to_numpy(zero_copy_only=False), self.sample)
+        elif self.schema.epoch_unit == TICKS:  # doubles hold them to about 10 microseconds
+            ticks = array.to_numpy(zero_copy_only=False)
+            times = _rounded(np.rint((ticks - TICKS_1970) / 1000) * 100)
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
             times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
@@ -252,6 +260,8 @@ class TimestampReader:
         column = self.schema.time
         try:
             parsed = self.parser.parse(array)
+        except UnknownHalfError as error:
+            raise self._unknown_half(error, str(array[error.row]), n_before) from None
         except AmbiguousDateError as error:
             readings = zip(*(form.to_iso(array).to_pylist() for form in error.forms), strict=True)
             n_dates = [len(set(dates)) for dates in readings]
@@ -295,6 +305,22 @@ class TimestampReader:
         if self._notes_offsets:
             self._note_offsets(parsed)
         return parsed.times
+
+    def _unknown_half(self, error: UnknownHalfError, text: str, n_before: int) -> DataError:
+        """Return an error that asks what the text beside hours from 1 to 12 means."""
+        mark = error.forms[0].clock_mark
+        return self._error(
+            f"hours are from 1 to 12 in column {self.schema.time!r}, and the text {mark!r} may mean "
+            "morning or afternoon",
+            "half-of-day",
+            n_before + error.row,
+            proposals=[
+                Proposal(("--time-format", form.format_of(text)), f"if {text} is {moment}")
+                for form in error.forms
+                for moment in [form.moment_in_words(text)]
+            ],
+            hint=f"or write AM or PM in place of {mark!r}",
+        )
 
     @property
     def _notes_offsets(self) -> bool:
@@ -449,6 +475,15 @@ class AmbiguousDateError(ValueError):
         self.forms = tuple(forms)
 
 
+class UnknownHalfError(ValueError):
+    """Hours are from 1 to 12 in every stamp, beside a text that may mean a half of the day."""
+
+    def __init__(self, forms: Sequence[StampForm], row: int) -> None:
+        super().__init__("the half of the day is unknown")
+        self.forms = tuple(forms)
+        self.row = row
+
+
 class Parsed(NamedTuple):
     """Texts as times, `(row,)` each."""
 
@@ -475,8 +510,12 @@ class TimestampParser:
     """The form that the stamps have, once an early batch has told it."""
 
     def parse(self, array: pa.Array) -> Parsed:
-        """Convert texts without nulls to microseconds. Raises `AmbiguousDateError`."""
-        if self.format is None and not self._forms:
+        """Convert texts without nulls to microseconds.
+
+        Raises `AmbiguousDateError` and `UnknownHalfError`.
+        """
+        may_be_months = len(array) > 0 and _DECIMAL_MONTH.fullmatch(str(array[0])) is not None
+        if self.format is None and not self._forms and not may_be_months:
             try:  # nearly every file has ISO 8601, and Arrow reads it without making objects
                 stamps = pc.cast(array, pa.timestamp("us", tz="UTC" if self.is_aware else None))
             except pa.ArrowInvalid:
@@ -486,12 +525,16 @@ class TimestampParser:
                 times: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
                 return Parsed(times, nowhere, nowhere, array, Counter())
 
+        if self.format is None or "%p" in self.format:
+            array = with_english_halves(array)
         form = self._forms[0] if self._forms else form_of_format(self.format or "")
         if form is not None:
             return self._parse_iso(form.to_iso(array), form, array)
         parsed = self._parse_iso(array)
-        if self.format is None and 2 * int(parsed.is_bad.sum()) > len(array):
+        has_form = may_be_months or 2 * int(parsed.is_bad.sum()) > len(array)
+        if self.format is None and has_form:
             forms = choose_form(infer_forms(array.to_pylist()), array)
+            _check_halves(forms, array)
             if len(forms) > 1:
                 raise AmbiguousDateError(forms)
             self._forms.extend(forms)
@@ -530,6 +573,16 @@ class TimestampParser:
                 repairs["interval"] += n_intervals
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
         return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, array, repairs)
+
+
+def _check_halves(forms: Sequence[StampForm], texts: pa.Array) -> None:
+    """Raise `UnknownHalfError` if the hours of texts, with unknown ones beside, are all 1 to 12."""
+    if not forms or not forms[0].clock_mark:
+        return
+    iso = forms[0].to_iso(texts)
+    hours = set(pc.unique(pc.utf8_slice_codeunits(iso.drop_null(), 11, 13)).to_pylist())
+    if hours <= {f"{hour:02d}" for hour in range(1, 13)}:
+        raise UnknownHalfError(forms, row=int(np.argmax(iso.is_valid())))
 
 
 def tz_localize(

@@ -585,3 +585,66 @@ def test_six_digits_beside_a_date_are_a_time_of_day(tmp_path, name, hours):
     days = pd.date_range("2023-06-01", periods=60, freq="D")
     rows = [f"{d:%Y%m%d},{100_000 + 97 * i % 3571},{i % 17}.5" for i, d in enumerate(days)]
     assert read(write(tmp_path / "y.csv", "<DATE>,count,v", *rows)).schema.time == "<DATE>"
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M", "%d.%m.%Y %I:%M:%S", "%b %d %Y %I:%M"])
+@pytest.mark.parametrize(("start", "freq"), [("2024-05-13", "1h"), ("2024-05-13 13:00", "1min")])
+def test_a_half_of_the_day_beside_whole_stamps_belongs_to_them(tmp_path, form, start, freq):
+    times = pd.date_range(start, periods=300, freq=freq)
+    lines = [f"{t.strftime(form)},{t:%p},{i}" for i, t in enumerate(times)]
+    result = read(path := write(tmp_path / "x.csv", "time,half,v", *lines))
+    assert (start_of(result), result.schema.time) == (times[0].to_pydatetime(), "time,half")
+    assert result.panel.target.tolist() == list(range(300))
+    assert start_of(read(path, time="time,half")) == times[0].to_pydatetime()
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M", "%Y-%m-%d %I:%M %p"])
+def test_a_half_of_the_day_beside_stamps_that_need_none_is_no_part_of_them(tmp_path, form):
+    times = pd.date_range("2024-05-13", periods=60, freq="1h")
+    lines = [f"{t.strftime(form)},{t:%p},{i}" for i, t in enumerate(times)]
+    result = read(write(tmp_path / "x.csv", "time,half,v", *lines), series="half", freq="1h")
+    assert result.schema.time == "time"
+
+
+@pytest.mark.parametrize(
+    ("names", "code", "freq"),
+    [
+        *(("year,quarter", "Q{t.quarter}", "QS"), ("Jahr,Q", "Q0{t.quarter}", "QS")),
+        *(("year,period", "M{t.month:02d}", "MS"), ("Year,p", "M{t.month}", "MS")),
+        ("year,week", "W{t.week:02d}", "W-MON"),
+    ],
+)
+@pytest.mark.parametrize("keys", ["", "ab"])
+def test_a_year_and_a_coded_part_of_it_are_one_time(tmp_path, names, code, freq, keys):
+    times = pd.date_range("1990-01-01", periods=120, freq=freq)
+    lines = [
+        f"{key}{',' * bool(key)}{t.isocalendar().year if 'W' in code else t.year},"
+        f"{code.format(t=t)},{i}"
+        for key in keys or ("",)
+        for i, t in enumerate(times)
+    ]
+    result = read(path := write(tmp_path / "x.csv", f"{'key,' * bool(keys)}{names},v", *lines))
+    assert (start_of(result), result.schema.time) == (times[0].to_pydatetime(), names)
+    assert (result.panel.n_series, max(result.panel.lengths)) == (max(len(keys), 1), 120)
+    assert read(path, time=names).panel.target.tolist() == result.panel.target.tolist()
+
+
+def test_a_mean_of_the_year_is_no_month(tmp_path):
+    lines = [f"{2000 + i // 13},M{i % 13 + 1:02d},{i}" for i in range(130)]
+    assert failure(write(tmp_path / "x.csv", "year,period,v", *lines)).code == "not-a-time"
+
+
+def test_machines_with_names_like_months_are_asked_about(tmp_path):
+    lines = [f"{2000 + i},M{m:02d},{i}" for m in range(1, 13) for i in range(20)]
+    error = failure(write(tmp_path / "x.csv", "year,machine,v", *lines))
+    assert (error.code, len(error.proposals)) == ("split-time", 2)
+
+
+def test_periods_of_a_longer_day_are_never_minutes(tmp_path):
+    lines = [
+        f"2024-10-{day},{period},{day + period}"
+        for day in range(20, 31)
+        for period in range(1, 51 if day == 27 else 49)
+    ]
+    error = failure(write(tmp_path / "x.csv", "date,period,v", *lines), time="date,period")
+    assert error.code == "several-formats"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 
 import numpy as np
 import pandas as pd
@@ -282,7 +283,8 @@ def test_dates_as_scripts_print_them_are_read_beyond_their_first_weekday(tmp_pat
 def test_an_afternoon_is_not_read_as_the_morning_that_begins_a_file(tmp_path):
     moments = hours(200, step_s=300)
     path = stamped(tmp_path, [f"{m:%p %I:%M:%S} [{m:%Y %m %d}]" for m in moments])
-    assert failure(path).code == "not-a-time"
+    result = read(path)
+    assert (start_of(result), len(result.panel.target)) == (START, 200)
 
 
 def test_a_date_beside_a_time_stays_a_number(tmp_path):
@@ -444,6 +446,65 @@ def test_words_for_morning_and_afternoon_that_are_not_known_are_not_skipped(tmp_
     assert failure(stamped(tmp_path, stamps)).code == "no-time-column"
 
 
+HALVES = [
+    *(
+        "%Y/%m/%d {上午,下午} %I:%M:%S",
+        "%Y/%m/%d {午前,午後}%I:%M",
+        "%Y. %m. %d. {오전,오후} %I:%M:%S",
+    ),
+    *("%d/%m/%Y %I:%M:%S {πμ,μμ}", "%d/%m/%Y %I:%M:%S {π.μ.,μ.μ.}", "%Y.%m.%d. {de.,du.} %I:%M:%S"),
+    *("%Y-%m-%d %I:%M:%S {fm,em}", "%d.%m.%Y %I.%M.%S {ap.,ip.}", "%d.%m.%Y %I:%M:%S {ÖÖ,ÖS}"),
+    *("%d/%m/%Y %I:%M:%S {ص,م}", "%d/%m/%Y %I:%M:%S {पूर्वाह्न,अपराह्न}", "%d/%m/%Y %I:%M:%S {SA,CH}"),
+    *("%d.%m.%Y %I:%M:%S {vorm.,nachm.}", "%d.%m.%Y %I:%M:%S {e paradites,e pasdites}"),
+    *("%Y-%m-%d {AM,PM} %I:%M", "%I:%M {AM,PM} %d.%m.%Y", "%b %d %Y %I:%M {fm,em}"),
+]
+"""Marks of the morning and the afternoon beside times of day."""
+
+
+def halved(moment, form):
+    marks = form[form.index("{") + 1 : form.index("}")].split(",")
+    return moment.strftime(re.sub("{.*}", marks[moment.hour // 12], form))
+
+
+@pytest.mark.parametrize("form", HALVES)
+@pytest.mark.parametrize(("hour", "step_s", "n"), [(0, 3600, 60), (13, 60, 600), (1, 60, 600)])
+def test_halves_of_the_day_are_read_in_many_languages(tmp_path, form, hour, step_s, n):
+    moments = hours(n, START.replace(hour=hour), step_s)
+    result = read(stamped(tmp_path, [halved(moment, form) for moment in moments]))
+    assert (start_of(result), result.panel.step_us) == (moments[0], step_s * 1_000_000)
+    assert result.panel.target.tolist() == list(range(n))
+
+
+@pytest.mark.parametrize(
+    "form", ["%d.%m.%Y %I:%M Xy", "%Y/%m/%d 晚上 %I:%M", "%I:%M (xy) %Y-%m-%d"]
+)
+def test_an_unknown_text_beside_hours_to_12_is_asked_about_and_the_answer_works(tmp_path, form):
+    moments = hours(300, START.replace(hour=5), 60)
+    error = failure(path := stamped(tmp_path, [moment.strftime(form) for moment in moments]))
+    assert (error.code, len(error.proposals)) == ("half-of-day", 1)
+    assert error.proposals[0].condition.endswith("is 13 January 2024 at 05:00")
+    assert start_of(read(path, time_format=error.proposals[0].options[1])) == moments[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "hour"),
+    [
+        *(("%d.%m.%Y %H:%M Xy", 9), ("%d.%m.%Y %H:%M Uhr", 5), ("%d.%m.%Y klo %H.%M", 5)),
+        *(("%Y年%m月%d日 %H时%M分", 5), ("%d.%m.%Y г., %H:%M:%S", 5), ("[%Y-%m-%d %H:%M] CET", 5)),
+        ("%a %b %d %Y %H:%M:%S GMT+0200 (local)", 5),
+    ],
+)
+def test_a_text_that_says_nothing_of_the_half_of_the_day_is_skipped(tmp_path, form, hour):
+    moments = hours(300, START.replace(hour=hour), 60)
+    read(stamped(tmp_path, [moment.strftime(form) for moment in moments]))
+
+
+def test_weekdays_beside_a_time_of_day_are_skipped(tmp_path):
+    moments = hours(60, START.replace(hour=6), 86_400)
+    result = read(stamped(tmp_path, [moment.strftime("<%Y-%m-%d %a %H:%M>") for moment in moments]))
+    assert start_of(result) == moments[0]
+
+
 def test_day_and_month_between_any_marks_are_asked_for(tmp_path):
     stamps = [
         f"[{moment:%d/%m/%Y} {moment:%H:%M}]" for moment in hours(12 * 24, dt.datetime(2024, 2, 1))
@@ -478,3 +539,73 @@ def test_months_and_quarters_as_offices_of_statistics_write_them(tmp_path, form)
     times = pd.date_range("2012-01-01", periods=40, freq="QS" if "quarter" in form else "MS")
     result = read(stamped(tmp_path, [form.format(t=t) for t in times]))
     assert (start_of(result), len(result.panel.target)) == (dt.datetime(2012, 1, 1), 40)
+
+
+@pytest.mark.parametrize(
+    ("form", "freq"),
+    [
+        *(("{y}-M{m:02d}", "MS"), ("{y}M{m}", "MS"), ("{y}m{m}", "MS"), ("{b}{y}", "MS")),
+        *(("{y}q{q}", "QS"), ("{q}Q{y}", "QS"), ("{y}-S{h}", "6MS"), ("{y}h{h}", "6MS")),
+    ],
+)
+def test_periods_as_programs_of_statistics_write_them(tmp_path, form, freq):
+    times = pd.date_range("1962-01-01", periods=60, freq=freq)
+    stamps = [
+        form.format(y=t.year, m=t.month, q=t.quarter, h=1 + t.month // 7, b=f"{t:%b}".upper())
+        for t in times
+    ]
+    result = read(stamped(tmp_path, stamps))
+    assert (start_of(result), len(result.panel.target)) == (dt.datetime(1962, 1, 1), 60)
+
+
+def test_weeks_without_a_second_digit_are_not_read():
+    assert weak_form([f"{1990 + i // 52}w{1 + i % 52}" for i in range(300)]) is None
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_months_as_decimals_without_a_last_zero_are_read(tmp_path, n):
+    times = pd.date_range("1990-01-01", periods=n, freq="MS")
+    result = read(stamped(tmp_path, [float(f"{t:%Y.%m}") for t in times]))
+    assert (start_of(result), len(result.panel.target)) == (dt.datetime(1990, 1, 1), n)
+
+
+@pytest.mark.parametrize("step", [0.05, 0.1, 1.0])
+def test_other_decimals_of_years_are_no_months(step):
+    assert weak_form([f"{1990.1 + step * i:g}" for i in range(60)]) is None
+
+
+@pytest.mark.parametrize("start", [START, dt.datetime(2012, 5, 16), dt.datetime(2019, 12, 30)])
+@pytest.mark.parametrize("step_s", [60, 900, 3600])
+def test_ten_digits_to_the_minute_are_dates(tmp_path, start, step_s):
+    stamps = [moment.strftime("%y%m%d%H%M") for moment in hours(300, start, step_s)]
+    result = read(stamped(tmp_path, stamps))
+    assert (start_of(result), result.panel.step_us) == (start, step_s * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "n"), [(100, 60), (300, 8), (300, 60), (3600, 60), (86_400, 60)]
+)
+def test_ten_digits_that_count_seconds_are_no_dates(step_s, n):
+    assert weak_form([str(1_205_160_000 + step_s * i) for i in range(n)]) is None
+
+
+@pytest.mark.parametrize("step_s", [60, 300, 3600, 86_400])
+def test_ticks_are_told_from_nanoseconds_by_their_steps(tmp_path, step_s):
+    moments = hours(200, START, step_s)
+    ticks = [
+        (moment - dt.datetime(1, 1, 1)) // dt.timedelta(seconds=1) * 10**7 for moment in moments
+    ]
+    result = read(stamped(tmp_path, ticks))
+    assert (start_of(result), result.panel.step_us) == (START, step_s * 1_000_000)
+    assert ".NET" in result.warnings["epoch"].message
+    start = dt.datetime(1990, 3, 1)
+    seconds = [
+        (moment - dt.datetime(1970, 1, 1)) // dt.timedelta(seconds=1)
+        for moment in hours(99, start, step_s)
+    ]
+    assert start_of(read(stamped(tmp_path, [10**9 * second for second in seconds]))) == start
+
+
+@pytest.mark.parametrize(("end", "zone"), [(" UTC+2", "+02:00"), (" GMT-5", "-05:00")])
+def test_an_offset_of_one_digit_is_read(tmp_path, end, zone):
+    assert read(stamped(tmp_path, [f"{moment}{end}" for moment in hours()])).schema.tz == zone
