@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import (
     Column,
     Kind,
@@ -30,6 +31,8 @@ _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
 """Rows from which the kinds of the columns are inferred."""
+_MAX_SCHEMAS = 100
+"""Files, evenly spread, whose columns are compared with those of the first one."""
 COLUMNS_AT_ONCE = 100
 """The most columns to read together: each has a dictionary and a page in memory, up to a megabyte
 each."""
@@ -214,6 +217,15 @@ class ParquetSource:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
             yield from file.cast_batches(types, self.texts)
+
+    def report_later_columns(self, listener: Listener) -> None:
+        """Warn of columns that the first file with rows lacks, and some of the files have."""
+        first = {column.name for column in self.columns}
+        some = (*self.files[:: 1 + len(self.files) // _MAX_SCHEMAS], self.files[-1])
+        names = {name for file in some for name in file.schema.names} - first
+        if names and len(self.files) > 1:
+            message = f"not in every file, skipped: {', '.join(sorted(names))}"
+            listener(WarningEvent("different-columns", message, len(names)))
 
     def location(self, row: int, column: str) -> Location:
         """Return the file that holds a row, and its number in that file, from 1."""

@@ -268,7 +268,9 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             ParquetFile(file, folder_columns(file.path, location))
             for file in InputFile.of_all(paths)
         )
-        return _described(open_parquet(name, files), config)
+        table = open_parquet(name, files)
+        table.report_later_columns(listener)
+        return _described(table, config)
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
             f"{name} contains CSV files and other files: {stray}",

@@ -23,7 +23,7 @@ from rnnforecast.data.axis import (
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import Ranks, all_gather_object
 from rnnforecast.sources.stamps import month_of
-from rnnforecast.tables.rows import Rows
+from rnnforecast.tables.rows import ReadContext, Rows
 from rnnforecast.tables.timestamps import OFFERED_ZONES
 from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
 
@@ -243,6 +243,29 @@ def close_axis(
     message = f"readings occur in {share}; the other steps are treated as closed hours"
     listener(Notice(", and ".join([f"{message}: in durations {lengths[0]}", *lengths[1:]])))
     return axis
+
+
+def leave_out_closed(
+    rows: Rows, times: list[Integers], axis: TimeAxis, context: ReadContext
+) -> tuple[list[Integers], ReadContext]:
+    """Drop rows in closed hours; warn of them where the hours were closed at training.
+
+    Returns the times on the grid, and the context with a source, of the rows that are left.
+    """
+    is_open = [axis.is_open(chunk) for chunk in times]
+    n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
+    if not n_closed:
+        return times, context
+    if context.schema.step_us is not None:
+        message = f"{n_closed} rows are in hours that were closed in training, skipped"
+        context.listener(WarningEvent("closed-hours", message, n_closed))
+    else:
+        codes = np.concatenate([c[r] for c, r in zip(rows.codes, is_open, strict=True)])
+        if len(np.unique(codes)) < rows.n_series:  # a series of empty rows stays
+            return times, context
+    context = replace(context, source=rows.keep(is_open, context))
+    open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
+    return open_times, context
 
 
 def warn_of_time_in_columns(

@@ -30,6 +30,7 @@ from rnnforecast.tables.calendar import (
     choose_axis,
     close_axis,
     find_open_steps,
+    leave_out_closed,
     merge_repeated_hours,
     zones_of_midnights,
 )
@@ -248,6 +249,8 @@ def align(
         times, context = leave_out_closed(rows, times, axis, context)
     elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
         axis = close_axis(axis, step_us, find_open_steps(rows, times, step_us, ranks), listener)
+        if axis.open_steps:
+            times, context = leave_out_closed(rows, times, axis, context)
     if axis.open_steps:
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))
@@ -323,25 +326,6 @@ def times_on_grid(
     if statistics.is_multiple_of(step_us):
         return list(rows.times), start, end
     return _snap(rows, statistics, step_us, context, tz)
-
-
-def leave_out_closed(
-    rows: Rows, times: list[Integers], axis: TimeAxis, context: ReadContext
-) -> tuple[list[Integers], ReadContext]:
-    """Drop rows in hours that were closed at training, and warn of them.
-
-    Returns the times on the grid, and the context with a source, of the rows that are left.
-    """
-    is_open = [axis.is_open(chunk) for chunk in times]
-    n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
-    if not n_closed:
-        return times, context
-
-    message = f"{n_closed} rows are in hours that were closed in training, skipped"
-    context.listener(WarningEvent("closed-hours", message, n_closed))
-    context = replace(context, source=rows.keep(is_open, context))
-    open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
-    return open_times, context
 
 
 def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContext) -> None:

@@ -87,6 +87,8 @@ _LEAST_SUMMER_DAYS = 30
 """Least number of days between two clock changes (Morocco's Ramadan)."""
 _QUARTER_US = 900_000_000
 """Zones are multiples of a quarter of an hour apart."""
+_FURTHEST_ZONES_US = 26 * 3_600_000_000
+"""How far clocks of two zones may be apart."""
 _UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
 _OFFSET = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
 
@@ -673,6 +675,9 @@ def rank_times(
     if len(names) < 2 or max(map(len, stamps.values())) < _MIN_ROWS:
         return [TimeReading(min(names or stamps, key=habit), "contains timestamps")]
     if _alternates_with_numbers(names, columns):
+        main = next((n for n in names if _has_events_within_steps(n, names, stamps)), None)
+        if main is not None:
+            return [TimeReading(main, "regular, and the other times lie within its steps")]
         return [TimeReading(name, "", is_sure=False) for name in names]
 
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
@@ -710,10 +715,33 @@ def rank_times(
 
 def _alternates_with_numbers(names: Sequence[str], columns: Sequence[Column]) -> bool:
     """Tell whether each time column has columns of numbers of its own, before or after it."""
-    kinds = [
-        "t" if c.name in names else "n" for c in columns if c.name in names or c.kind == "number"
-    ]
+    kinds = ["t" if c.name in names else "n" for c in timed_columns(names, columns)]
     return re.fullmatch("(tn+){2,}|(n+t){2,}", "".join(kinds)) is not None
+
+
+def timed_columns(names: Collection[str], columns: Sequence[Column]) -> list[Column]:
+    """Return the columns of times and of numbers, without numbers before them that are the same."""
+    timed = [c for c in columns if c.name in names or c.kind == "number"]
+    n_before = next((i for i, c in enumerate(timed) if c.name in names), 0)
+    are_constant = all(len(c.sample) > 1 and len({*c.sample}) == 1 for c in timed[:n_before])
+    return timed[n_before:] if are_constant else timed
+
+
+def _has_events_within_steps(
+    name: str, names: Sequence[str], stamps: Mapping[str, Integers]
+) -> bool:
+    """Tell whether other columns are times of events, such as maxima, within the steps of one."""
+    steps = np.diff(np.unique(stamps[name][stamps[name] != NO_TIME]))
+    if regularity_of(steps, 0 * steps)[1] < _REGULAR:
+        return False
+    for event in names:
+        time, moment = _both(stamps[name], stamps[event])
+        distance = moment - time
+        is_far = np.abs(distance) > np.median(steps)
+        n_different = len(np.unique(distance))
+        if event != name and (np.mean(is_far) > _RARELY or n_different < _MIN_ROWS / 2):
+            return False
+    return True
 
 
 def _both(first: Integers, second: Integers) -> tuple[Integers, Integers]:
@@ -736,7 +764,8 @@ def _is_other_zone(first: Integers, second: Integers) -> bool:
     """Tell whether two columns are the same moments on clocks of two zones."""
     first, second = _both(first, second)
     offsets = np.unique(second - first)
-    return len(offsets) <= 2 and not (offsets % _QUARTER_US).any()
+    is_near = bool(np.abs(offsets).max(initial=0) <= _FURTHEST_ZONES_US)
+    return len(offsets) <= 2 and is_near and not (offsets % _QUARTER_US).any()
 
 
 def _comes_before(first: Integers, second: Integers) -> bool:

@@ -35,6 +35,7 @@ from rnnforecast.tables.roles import (
     rank_keys,
     rank_times,
     reason_of_text,
+    timed_columns,
     zones_of,
 )
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
@@ -569,7 +570,7 @@ def _readings_of_times(
     names: Sequence[str], columns: Sequence[Column]
 ) -> dict[str, tuple[str, ...]]:
     """Return the options that name the numbers of each time column, where they take turns."""
-    kinds = [c for c in columns if c.name in names or c.kind == "number"]
+    kinds = timed_columns(names, columns)
     if kinds[-1].name in names:  # the times stand after their readings
         kinds = kinds[::-1]
 

@@ -75,6 +75,18 @@ def test_a_pattern_takes_the_files_that_match(tmp_path):
     assert read(str(tmp_path / "readings-*.parquet")).panel.target.tolist() == list(range(12))
 
 
+def test_columns_of_later_parquet_files_are_said_to_be_skipped(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0))
+    parquet(tmp_path / "b.parquet", part(6))
+    assert "different-columns" not in read(tmp_path).warnings
+    parquet(tmp_path / "c.parquet", part(12).append_column("new", [[1.5] * 6]))
+
+    result = read(tmp_path)
+
+    assert result.warnings["different-columns"].message == "not in every file, skipped: new"
+    assert "new" not in result.schema.targets and len(result.panel.target) == 18
+
+
 def test_several_csv_files_are_one_table_whatever_the_order_of_their_columns(tmp_path):
     write(tmp_path / "1.csv", "timestamp,temp,flow", *hourly("1,5", "2,5"))
     write(tmp_path / "2.csv", "flow;timestamp;temp", *(f"6;2024-01-01 0{h}:00;{h}" for h in (2, 3)))

@@ -148,6 +148,18 @@ def test_closed_hours_are_no_gaps(tz: str | None) -> None:
     assert "in durations a day is 8 h, and a week is 40 h" in result.notes
 
 
+def test_empty_rows_of_closed_hours_repeat_no_timestamp() -> None:
+    hours = pd.date_range("2024-03-04", periods=8 * 168, freq="h")
+    table = series(hours)
+    name = table.columns[-1]
+    table[name] = table[name].where((hours.hour >= 6) & (hours.hour < 20))
+
+    result = read(table)
+
+    assert len(result.panel.axis.open_steps) == 98 and not np.isnan(result.panel.target).any()
+    assert "repeated-row" not in result.warnings
+
+
 def test_closed_hours_may_be_read_as_missing() -> None:
     result = read(series(shifts()), closed="none")
 

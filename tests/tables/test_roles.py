@@ -672,6 +672,23 @@ def test_channels_with_times_of_their_own_are_asked_about(shift):
     assert (result.schema.time, result.panel.names) == ("t2", ("q",))
 
 
+def test_times_of_extremes_within_the_steps_of_one_are_not_its_rivals():
+    moments = HOURS - pd.to_timedelta(RANDOM.integers(0, 3600, N), "s")
+    frame = pd.DataFrame({"t": HOURS, "n": range(N), "top": wave(N), "at": moments, "v": wave(N)})
+
+    result = read(frame)
+
+    assert (result.schema.time, result.schema.targets) == ("t", ("top", "v"))
+
+
+def test_a_constant_before_a_time_is_no_channel_of_it():
+    days = pd.date_range("2024-01-01", periods=N, freq="D")
+    frame = pd.DataFrame({"kind": 300, "day": days, "p": wave(N), "q": wave(N, seed=1)})
+    frame["sent"] = days + pd.Timedelta("29h")
+
+    assert (read(frame).schema.time, read(frame).schema.targets) == ("day", ("p", "q"))
+
+
 def test_times_of_few_rows_are_told_by_their_names():
     frame = pd.DataFrame({"made": HOURS[:5], "timestamp": HOURS[5:10], "v": wave(5)})
 
