@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, next_to, take_names
+from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import join_names
@@ -34,6 +34,13 @@ _MIN_VALUES = 20
 _MANY = 0.2
 """Least share of readings at 0, with none below, that makes 0 a floor whatever the others are; and
 of readings at the highest value above such a 0, that makes it a ceiling."""
+_MAX_STATES = 4
+"""With no more values than these, which all are frequent, readings may be those of states."""
+_MIN_STATE_SHARE, _MIN_JUMPS = 0.1, 0.25
+"""Least share of the readings in each of three or more states, and of the ways from the lowest and
+to the highest that leave out the one next to it, which a coarse thermometer takes."""
+_MAX_FLICKER = 1 / 3
+"""Most changes between two states that are undone at once, as those of noise between two values."""
 _USUAL = 0.6
 """Least ratio between the frequency of counts above 1 next to a 0 and elsewhere."""
 _MAX_NAMED = 5
@@ -92,9 +99,10 @@ def fit_limits(past: Past) -> Limits:
     A limit is an extreme that at least 2 % of 500 readings or more equal, again and again. That a
     minimum was never crossed is not enough: there must be far more readings at it than next to it.
     0 is a floor also where every fifth reading is 0, or where counts, all whole and none below, go
-    to it from their usual values. Above a minimum of 0, the higher of two states is a ceiling, and
-    so is a maximum that every fifth reading equals. Fewer readings have a floor at 0 where none is
-    below and no other value is a third as frequent, or there is only one other.
+    to it from their usual values. Above a minimum of 0, a maximum that every fifth reading equals
+    is a ceiling. Of a few states, the lowest and the highest are limits. Fewer readings have a
+    floor at 0 where none is below and no other value is a third as frequent, or there is only one
+    other.
     """
     limits = np.full((past.n_origins, 2), np.nan)
     for origins, readings in past.tables():
@@ -123,6 +131,8 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
         return np.nan, np.nan
 
     values, counts = np.unique(observed, return_counts=True)
+    if min(at_low, at_high) >= least and _are_states(observed, values + base, counts):
+        return float(low) + base, float(high) + base
     is_fine = len(values) > _MIN_VALUES
     is_floor = at_low >= least and (
         (is_fine and at_low >= _PILE * counts[1])
@@ -130,12 +140,33 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
     )
     is_ceiling = at_high >= least and (
         (is_fine and at_high >= _PILE * counts[-2])
-        or (is_zero and (len(values) == 2 or at_high >= _MANY * len(observed)))
+        or (is_zero and at_high >= _MANY * len(observed))
     )
     return (
         float(low) + base if is_floor else np.nan,
         float(high) + base if is_ceiling else np.nan,
     )
+
+
+def _are_states(observed: Floats, values: Floats, counts: Integers) -> bool:
+    """Tell whether readings, `(row,)`, are one of a few states, such as off and on.
+
+    Two values are, if one is 0 or if they are no neighbours on a coarse scale, which are multiples
+    of their difference, and do not flicker. More are, if all are frequent and they jump.
+    """
+    if len(values) == 2:
+        multiple = values[0] / (values[1] - values[0])
+        is_apart = abs(multiple - np.rint(multiple)) > 0.05 or np.rint(multiple) == 1
+        changes = np.flatnonzero(np.diff(observed))
+        is_undone = np.diff(changes) == 1
+        return bool(values[0] == 0 or (is_apart and is_undone.mean() <= _MAX_FLICKER))
+    if len(values) > _MAX_STATES or counts.min() < _MIN_STATE_SHARE * len(observed):
+        return False
+    state = np.searchsorted(np.unique(observed), observed)
+    before, after = state[:-1], state[1:]
+    leaves, comes = (before == 0) & (after > 0), (before < after) & (after == len(values) - 1)
+    jumps = (after[leaves] > 1).mean(), (before[comes] < len(values) - 2).mean()
+    return bool(min(jumps) >= _MIN_JUMPS)
 
 
 def _limits_of_few(readings: Floats, base: float) -> tuple[float, float]:

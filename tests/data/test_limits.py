@@ -98,6 +98,35 @@ def test_few_readings_have_a_floor_at_a_frequent_zero():
     assert limits_of(np.zeros(80), np.repeat([0.0, 3, 2, 4], 20)) == [(-INF, INF)] * 2
 
 
+def switched(states: list[float], shares: list[float], n_rows: int = 1400) -> np.ndarray:
+    """Make a sensor that stays in each state for 3 to 20 rows."""
+    rng = np.random.default_rng(2)
+    state = rng.choice(states, n_rows, p=shares)
+    return np.repeat(state, rng.integers(3, 20, n_rows))[:n_rows]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("states", [[0, 1], [0, 100], [16, 21], [1, 2], [50, 100], [20.3, 21.7]])
+def test_two_states_are_limits_however_often_each_is_taken(states, share):
+    (limits,) = limits_of(switched(states, [share, 1 - share]))
+    assert limits == pytest.approx(tuple(states), rel=1e-6)
+
+
+def test_a_few_states_are_limits_where_readings_jump_between_them():
+    assert limits_of(switched([0, 50, 100], [0.2, 0.2, 0.6])) == [(0, 100)]
+    assert limits_of(switched([1, 2, 3, 5], [0.25] * 4)) == [(1, 5)]
+    in_turn = np.tile(np.repeat([20.0, 21, 22, 21], 5), 70)
+    assert limits_of(in_turn) == [(-INF, INF)]
+
+
+def test_two_values_of_a_coarse_scale_or_a_short_history_are_no_limits():
+    room = np.round(20.4 + 0.4 * np.sin(np.arange(1400) / 9))
+    flickering = np.where(np.random.default_rng(0).random(1400) < 0.5, 16.0, 21.0)
+    short = switched([16, 21], [0.5, 0.5], n_rows=300)
+    assert set(room) == {20, 21}
+    assert limits_of(room, flickering, short) == [(-INF, INF)] * 3
+
+
 def test_a_limit_is_come_to_again_and_again():
     meter = np.cumsum(np.random.default_rng(0).integers(0, 2, 1000)).astype(float)
     meter[900:] = meter[900]
