@@ -23,8 +23,10 @@ from rnnforecast.sources.columns import (
 )
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
+from rnnforecast.sources.stamps import FORMS
 from rnnforecast.sources.text import (
     BOM,
+    Lines,
     field_too_long,
     find_encoding,
     lines_of,
@@ -60,10 +62,11 @@ _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
-_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-"""The line with which Excel is told the separator."""
-_RULE = re.compile(r"(?=.*---|.*===)[-=+|,;: \t]+\r?\n?")
-"""A line that is drawn below the names, as the shells of databases do."""
+_LETTERS = r"[^\W\d_]+"
+_MAX_STAMP = 80
+"""No time has more characters."""
+_N_PARTS = 5
+"""Year, month, day, hour and minute."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -269,54 +272,6 @@ def shell_quote(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Lines:
-    """The first lines of a file, without comments and without those that the user skips."""
-
-    numbered: Sequence[tuple[int, str]]
-    """The physical number of each, from 1, and its text."""
-    above: Sequence[str] = ()
-    """The lines that the user skips."""
-    comments: Sequence[str] = ()
-    """Comments above the first line of the table, without their mark."""
-    sep: str | None = None
-    """The separator that the first line names, as Excel has it."""
-    rules: Sequence[str] = ()
-    """Lines that are drawn, which are no rows."""
-
-    @classmethod
-    def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
-        """Leave out the lines that cannot be rows."""
-        numbered = list(enumerate(lines, 1))[config.skip_rows :]
-        above = list(lines[: config.skip_rows])
-        match = _SEP_LINE.fullmatch(lines[0]) if lines else None
-        if match is not None and not config.skip_rows:
-            above.append(numbered.pop(0)[1])
-        mark, comments = config.comment, []
-        if mark:
-            first = takewhile(lambda line: line[1].startswith(mark), numbered)
-            comments = [text.removeprefix(mark).lstrip() for _, text in first]
-            numbered = [line for line in numbered if not line[1].startswith(mark)]
-        rules = [text for _, text in numbered if _RULE.fullmatch(text)]
-        if rules:
-            numbered = [line for line in numbered if line[1] not in rules]
-        return cls(numbered, above, comments, match and match[1], rules)
-
-    @property
-    def texts(self) -> list[str]:
-        """Their texts."""
-        return [text for _, text in self.numbered]
-
-    @property
-    def nonempty(self) -> Lines:
-        """Those that are not empty."""
-        return replace(self, numbered=[line for line in self.numbered if line[1].strip()])
-
-    def after(self, number: int) -> list[str]:
-        """Return the lines that follow a physical line."""
-        return [text for n, text in self.numbered if n > number]
-
-
-@dataclass(frozen=True)
 class Header:
     """The names of the columns, and where they stand."""
 
@@ -346,12 +301,12 @@ class Header:
                 proposals=[Proposal(("--comment", "#"), "if all of them have the same columns")],
             )
         n_preamble = 0 if self.is_explicit else self._count_preamble()
-        if len(self.names) == 1 and (n_preamble or body):
+        separators = self._separators() if len(self.names) == 1 else []
+        if separators or (len(self.names) == 1 and body and not n_preamble):
             raise self._error(
                 f"only one column was found, {self.names[0]!r}",
                 "one-column",
-                proposals=self._separators()
-                or (self._for_preamble(n_preamble) if n_preamble else []),
+                proposals=separators,
                 hint=None if n_preamble else "give the column separator, if there is one",
             )
         if not body:
@@ -363,9 +318,10 @@ class Header:
 
         if n_preamble:
             self._reject_second_table()
+            lines = f"{n_preamble} lines do" if n_preamble > 1 else "line does"
             raise self._error(
-                f"the first {n_preamble} lines do not have the fields of the other lines",
-                "preamble",
+                f"the first {lines} not have the fields of the other lines",
+                "preamble" if len(self.names) > 1 else "one-column",
                 proposals=self._for_preamble(n_preamble),
             )
         if not self.is_explicit:
@@ -436,14 +392,15 @@ class Header:
     def _reject_readings(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row."""
         is_row = all(map(_is_value, filter(None, self.names)))
-        if is_row or (body and _are_readings(self.names, body[0])):
+        if is_row or (body and _are_readings(self.names, body[:_MIN_ROWS])):
             has_clock = any(map(is_time_of_day, self.names))
-            names = ["time"] if not any(map(is_date, self.names)) else []
+            names = ["time"] if not any(map(_is_period, self.names)) else []
             for i, cell in enumerate(self.names[len(names) :], start=len(names)):
-                if is_date(cell) or is_time_of_day(cell):
-                    names.append("date" if is_date(cell) and has_clock else "time")
+                if _is_period(cell) or is_time_of_day(cell):
+                    names.append("date" if _is_period(cell) and has_clock else "time")
                 else:
-                    names.append(f"{'sensor' if _is_value(cell) else 'series'}{i}")
+                    is_reading = _is_value(cell) or cell in MISSING or _shape(cell)[:1] == "0"
+                    names.append(f"{'sensor' if is_reading else 'series'}{i}")
             raise self._error(
                 "the first line contains readings, not column names",
                 "no-header",
@@ -476,9 +433,12 @@ class Header:
         texts = self.lines.texts
         if self.sep == WHITESPACE:
             return 0
-        if len(set(_count_fields(texts, self.sep))) > 1 or self.sep not in texts[0]:
+        if not _are_aligned(texts, self.sep) or self.sep not in texts[0]:
             n_comments = len(texts) - len(self._without_comments())
-            return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
+            preambles = [(infer_preamble(texts, sep), sep) for sep in SEPARATORS]
+            widths = [(_count_fields(texts[n : n + 1], sep), n) for n, sep in preambles if n]
+            n_lines = max(widths)[1] if widths else self._count_above_blanks()
+            return n_comments or n_lines
 
         # Lines above the names that have as many fields
         rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
@@ -490,6 +450,14 @@ class Header:
         is_row = [_has_value(row) and all(row) for row in rows[1:named]]
         return 0 if any(is_row) else named
 
+    def _count_above_blanks(self) -> int:
+        """Return the number of lines above a table with blanks between its columns; 0 for none."""
+        texts = self.lines.texts[: _MAX_PREAMBLE + _MAX_SNIFFED]
+        if len(self.names) > 1:
+            return 0
+        below = (texts[n : n + _MAX_SNIFFED + 1] for n in range(1, _MAX_PREAMBLE))
+        return next((n for n, rows in enumerate(below, 1) if _are_blank_separated(rows)), 0)
+
     def _without_comments(self) -> Sequence[str]:
         """Drop lines that begin like the first, where all others make a table."""
         texts = self.lines.texts
@@ -497,8 +465,8 @@ class Header:
         rows = [text for text in texts if not text.startswith(mark)]
         if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
             return texts
-        counts = [set(_count_fields(rows, sep)) for sep in SEPARATORS]
-        is_table = any(len(c) == 1 and c != {1} for c in counts) or _are_blank_separated(rows)
+        is_table = any(sep in rows[0] and _are_aligned(rows, sep) for sep in SEPARATORS)
+        is_table = is_table or _are_blank_separated(rows)
         return rows if is_table else texts
 
     def _below_titles(self, body: Sequence[Row]) -> list[Proposal]:
@@ -535,7 +503,8 @@ class Header:
         """Return the characters that divide the first lines into as many fields as the header."""
         texts = self.lines.texts[: _MAX_SNIFFED + 1]
         marks = [mark for mark in dict.fromkeys(texts[0]) if re.fullmatch(r"[^\w\s\"']", mark)]
-        fitting = [mark for mark in marks if len(set(_count_fields(texts, mark))) == 1]
+        counts = {mark: set(_count_fields(texts, mark)) for mark in marks}
+        fitting = [mark for mark in marks if len(counts[mark]) == 1 and counts[mark] != {1}]
         return [Proposal(("--sep", mark), f"if {mark} separates the columns") for mark in fitting]
 
     def _error(
@@ -581,7 +550,7 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
             if len(row) != len(first) or _has_value(row):
                 break
             above.append((row, line.rstrip("\r\n")))
-        named = [pair for pair in above if are_names(pair[0])]
+        named = [pair for pair in above if are_names(pair[0]) or _are_names_but_one(pair[0], first)]
         if named:
             if is_row:
                 n_above, texts = n_above - 1, []
@@ -668,17 +637,34 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
     """Return the number of lines above the first that is a header of all that follow; else 0.
 
     At least two rows follow, with as many fields as the header, two or more; no name is a number.
+    Where all rows end with a separator, the header need not. Lines of one field may stand below.
     """
     counts = _count_fields(lines, sep)
-    if len(counts) != len(lines) or counts[-1] < 2:
+    if len(counts) != len(lines):
+        return 0
+    n_below = len(tuple(takewhile(lambda n: n == 1, reversed(counts[-_MAX_TOTALS:]))))
+    lines, counts = lines[: len(lines) - n_below], counts[: len(counts) - n_below]
+    if not counts or counts[-1] < 2:
         return 0
 
     first = max((i + 1 for i, n in enumerate(counts) if n != counts[-1]), default=0)
+    first -= first > 0 and _are_aligned(lines[first - 1 :], sep)
     for above in range(first, min(len(lines) - _MIN_ROWS, _MAX_PREAMBLE) + 1):
         names = next(csv.reader([lines[above]], delimiter=sep))
         if not any(is_number(name, ".") for name in names):
             return above
     return 0
+
+
+def _are_aligned(lines: Sequence[str], sep: str) -> bool:
+    """Tell whether lines have as many fields as the first, or each one more, which is empty."""
+    try:
+        header, *rows = split_rows(lines, sep)
+    except csv.Error:
+        return False
+    widths = set(map(len, rows))
+    is_longer = widths == {len(header) + 1} and not any(row[-1].strip() for row in rows)
+    return widths <= {len(header)} or is_longer
 
 
 def find_totals(
@@ -730,6 +716,12 @@ def are_names(cells: Row) -> bool:
     )
 
 
+def _are_names_but_one(cells: Row, units: Row) -> bool:
+    """Tell whether all columns but one are named, that one has no unit, and some others have."""
+    unnamed = [unit.strip() for cell, unit in zip(cells, units, strict=True) if not cell.strip()]
+    return unnamed == [""] and any(units) and are_names(list(filter(str.strip, cells)))
+
+
 def _count_by_one(rows: Sequence[Row]) -> bool:
     """Tell whether the first cells number the rows."""
     if len(rows) < _MIN_ROWS or not all(row[0].isdecimal() for row in rows):
@@ -743,12 +735,48 @@ def _is_value(cell: str) -> bool:
     return is_time or is_number(cell, ".") or is_number(cell, ",")
 
 
-def _are_readings(cells: Sequence[str], below: Sequence[str]) -> bool:
-    """Tell whether cells hold a time and a number, each above another: they are a row, no names."""
-    pairs = list(zip(cells, below, strict=False))
-    times = [is_date(cell) and is_date(next_cell) for cell, next_cell in pairs]
-    values = [_is_value(cell) and _is_value(next_cell) for cell, next_cell in pairs]
-    return sum(times) == 1 and sum(values) > 1
+def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Tell whether cells hold a time and a number, each above another: they are a row, no names.
+
+    A month, or a number with a unit, is above cells that are written alike. Readings may be missing
+    where there is a time.
+    """
+    pairs = list(zip(cells, rows[0], strict=False))
+    times = [is_date(cell) and is_date(below) for cell, below in pairs]
+    values = [_is_value(cell) and _is_value(below) for cell, below in pairs]
+    if sum(times) == 1 and sum(values) > 1:
+        return True
+
+    columns = list(zip(cells, *rows, strict=False))
+    readings = [column for column in columns if not _are_periods(column)]
+    are_missing = all(cells[0] in MISSING for cells in readings)
+    has_readings = are_missing or any(map(_are_quantities, readings))
+    return 0 < len(readings) < len(columns) and has_readings
+
+
+def _are_periods(cells: Sequence[str]) -> bool:
+    """Tell whether cells are times that are all written alike."""
+    shapes = {re.sub(_LETTERS, "a", _shape(cell)) for cell in cells}
+    return _is_period(cells[0]) and len(shapes) == 1
+
+
+def _are_quantities(cells: Sequence[str]) -> bool:
+    """Tell whether cells are numbers, all of them bare or with the same unit."""
+    shapes = {"0" if _is_value(cell) else _shape(cell) for cell in cells if cell not in MISSING}
+    return cells[0] not in MISSING and len(shapes) == 1 and shapes.pop()[:1] == "0"
+
+
+def _is_period(cell: str) -> bool:
+    """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
+    if is_date(cell) or is_number(cell, ".") or len(cell) > _MAX_STAMP:
+        return is_date(cell)
+    has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
+    return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
+
+
+def _shape(cell: str) -> str:
+    """Return a cell with a 0 for each number: cells that are written alike have the same."""
+    return re.sub(r"[-+]?\d+(?:[.,]\d+)*", "0", cell.strip())
 
 
 def _has_value(cells: Sequence[str]) -> bool:

@@ -9,11 +9,12 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
-from rnnforecast.config.reading import WHITESPACE
+from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.inputs import InputFile
@@ -54,6 +55,10 @@ _BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line with which Excel is told the separator."""
+_RULE = re.compile(r"(?=.*---|.*===)[-=+|,;: \t]+\r?\n?")
+"""A line that is drawn below the names, as the shells of databases do."""
 
 
 class _GzipReader(gzip.GzipFile):
@@ -126,6 +131,54 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     if not is_complete and len(lines) < _MIN_HEAD_LINES:
         raise line_too_long(name, len(lines))
     return lines if is_complete else lines[:-1]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The first lines of a file, without comments and without those that the user skips."""
+
+    numbered: Sequence[tuple[int, str]]
+    """The physical number of each, from 1, and its text."""
+    above: Sequence[str] = ()
+    """The lines that the user skips."""
+    comments: Sequence[str] = ()
+    """Comments above the first line of the table, without their mark."""
+    sep: str | None = None
+    """The separator that the first line names, as Excel has it."""
+    rules: Sequence[str] = ()
+    """Lines that are drawn, which are no rows."""
+
+    @classmethod
+    def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
+        """Leave out the lines that cannot be rows."""
+        numbered = list(enumerate(lines, 1))[config.skip_rows :]
+        above = list(lines[: config.skip_rows])
+        match = _SEP_LINE.fullmatch(lines[0]) if lines else None
+        if match is not None and not config.skip_rows:
+            above.append(numbered.pop(0)[1])
+        mark, comments = config.comment, []
+        if mark:
+            first = itertools.takewhile(lambda line: line[1].startswith(mark), numbered)
+            comments = [text.removeprefix(mark).lstrip() for _, text in first]
+            numbered = [line for line in numbered if not line[1].startswith(mark)]
+        rules = [text for _, text in numbered if _RULE.fullmatch(text)]
+        if rules:
+            numbered = [line for line in numbered if line[1] not in rules]
+        return cls(numbered, above, comments, match and match[1], rules)
+
+    @property
+    def texts(self) -> list[str]:
+        """Their texts."""
+        return [text for _, text in self.numbered]
+
+    @property
+    def nonempty(self) -> Lines:
+        """Those that are not empty."""
+        return replace(self, numbered=[line for line in self.numbered if line[1].strip()])
+
+    def after(self, number: int) -> list[str]:
+        """Return the lines that follow a physical line."""
+        return [text for n, text in self.numbered if n > number]
 
 
 def read_tail(file: InputFile) -> bytes:

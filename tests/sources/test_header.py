@@ -53,6 +53,55 @@ def test_a_first_row_of_readings_with_equal_cells_is_no_header(tmp_path, constan
     assert (error.code, error.proposals[0].options[0]) == ("no-header", "--no-header")
 
 
+MONTHS = pd.date_range("1990-01-01", periods=60, freq="MS")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("{m:%Y/%m}", "{m:%Y-%m}", "{m:%b-%y}", "{m:%b %Y}", "{m.year}Q{m.quarter}"),
+        *("{m.year}-Q{m.quarter}", "{m:%G-W%V}", "{m:%H:%M:%S %d/%m/%Y}"),
+    ],
+)
+@pytest.mark.parametrize("sep", [",", ";"])
+def test_a_first_row_with_a_month_a_quarter_or_a_week_is_no_header(tmp_path, form, sep):
+    is_weekly = "%V" in form or "%H" in form
+    weeks = pd.date_range("1990-01-01", periods=60, freq="7D")
+    times = MONTHS[::3] if "quarter" in form else weeks if is_weekly else MONTHS
+    rows = [sep.join((form.format(m=m), f"-{i % 7}.07", f"{i}")) for i, m in enumerate(times)]
+    error = failure(path := write(tmp_path / "bare.csv", *rows))
+    columns = ("--no-header", "--columns", "time,sensor1,sensor2")
+    assert (error.code, error.proposals[0].options) == ("no-header", columns)
+    result = read(path, no_header=True, columns=("time", "sensor1", "sensor2"))
+    assert len(result.panel.of(0)) == len(times)
+
+
+@pytest.mark.parametrize("first", ["9.56 °C,47.2 %", "9 °C,NA", "NA,NA", ",-"])
+def test_a_first_row_with_units_or_missing_readings_is_no_header(tmp_path, first):
+    rows = [f"{row} °C,{i % 9} %" for i, row in enumerate(hourly(*(x + 0.5 for x in range(24))))]
+    rows[0] = f"{rows[0][:16]},{first}"
+    error = failure(write(tmp_path / "bare.csv", *rows))
+    assert error.code == "no-header"
+    assert error.proposals[0].options[-1] == "time,sensor1,sensor2"
+
+
+@pytest.mark.parametrize(
+    ("header", "form"),
+    [
+        ("time,0.5,1.0,2.0", "{m:%Y-%m}"),
+        ("month,1990,1991,1992", "{m:%b %Y}"),
+        ("1990-01,a,b,c", "{m:%Y-%m}"),  # hardly the name of a column, but the others are
+        ("Q1,1,2,3", "{m:%Y-%m}"),
+        ("time,5 cm,10 cm,1 m", "{m:%Y/%m}"),
+    ],
+)
+def test_names_with_numbers_are_a_header(tmp_path, header, form):
+    rows = [f"{form.format(m=m)},{i % 7}.5,{i % 5},{i % 3}.25" for i, m in enumerate(MONTHS)]
+    panel = read(write(tmp_path / "x.csv", header, *rows)).panel
+    assert panel.names == tuple(header.split(",")[1:])
+    assert len(panel.of(0)) == 60
+
+
 def test_titles_of_as_many_cells_are_offered_to_be_skipped(tmp_path):
     titles = ["Prices in EUR/MWh;;;", "last updated 20-06-2023;;;"]
     rows = [
@@ -114,6 +163,41 @@ def test_what_stands_above_the_header_is_counted_and_the_fix_works(tmp_path, pre
     n_lines = len(preamble) - (not preamble[-1])  # an empty line above the header is no matter
     assert int(pasted(hint)["skip_rows"]) in (n_lines, len(preamble))
     assert read(path, skip_rows=n_lines).panel.target.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "preamble", [["# Logger", "# X100"], ["Logger X100", ""], ['"Source: X"', '"Title"']]
+)
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("end", ["", ";"])
+def test_a_preamble_above_rows_that_end_with_a_separator_is_counted(tmp_path, preamble, quote, end):
+    lines = ["timestamp;temp;wind", *hourly(*(f"{i % 9}.5;W, then N" for i in range(30)))]
+    lines = [line.replace(",", ";", 1) for line in lines]
+    lines = [";".join(f"{quote}{cell}{quote}" for cell in line.split(";")) for line in lines]
+    path = write(tmp_path / "x.csv", *preamble, lines[0], *(line + end for line in lines[1:]))
+    error = failure(path)
+    is_comment = preamble[0].startswith("#")
+    options = {"comment": "#"} if is_comment else {"skip_rows": "2"}
+    assert (error.code, pasted(error.advice)) == ("one-column", options)
+    result = read(path, skip_rows=2)
+    assert result.panel.of(0).tolist() == [i % 9 + 0.5 for i in range(30)]
+
+
+def test_a_title_above_columns_between_blanks_is_counted(tmp_path):
+    rows = [f"{i % 5} {i * 7} 2024-05-13 {i // 60:02d}:{i % 60:02d}:00" for i in range(90)]
+    path = write(tmp_path / "x.txt", "procs --- memory --- -- time --", " r  free  UTC", *rows)
+    error = failure(path)
+    assert (error.code, pasted(error.advice)) == ("one-column", {"skip_rows": "1"})
+    assert read(path, skip_rows=1, target=("free",)).panel.of(0).tolist() == [
+        i * 7 for i in range(90)
+    ]
+
+
+def test_a_line_below_the_rows_does_not_hide_the_preamble(tmp_path):
+    lines = ['"Report"', '"Point","X"', '""', HEADER, *hourly(*range(30)), '"End of report"']
+    error = failure(path := write(tmp_path / "x.csv", *lines))
+    assert (error.code, error.proposals[0].options[:2]) == ("one-column", ("--skip-rows", "3"))
+    assert read(path, skip_rows=3, on_bad_rows="skip").panel.lengths.tolist() == [30]
 
 
 @pytest.mark.parametrize("preamble", [["# Logger X100"], ["# Logger X100", "# Site: 7", "#"]])

@@ -64,6 +64,14 @@ def test_types_below_the_names_are_asked_for_and_the_names_stay(tmp_path, types)
     assert read(path, skip_rows=1).panel.names == ("a", "b")
 
 
+def test_units_are_asked_for_where_a_column_has_no_name(tmp_path):
+    rows = [row.replace(" ", ",").replace(":00,", ":00,000,", 1) for row in ROWS]
+    error = failure(path := write(tmp_path / "x.csv", "Date,Time,,A,B", ",,,°C,m3/h", *rows))
+    assert (error.code, fix(error)) == ("units-row", {"skip_rows": 1})
+    result = read(path, skip_rows=1)
+    assert (result.panel.names, result.panel.of(0).tolist()) == (("A", "B"), EXPECTED)
+
+
 def test_titles_with_as_many_fields_as_rows_are_one_question_and_the_fix_works(tmp_path):
     titles = ["Plant 7,,", "exported,2024-01-05,", HEADER, "hh:mm,°C,m³/h"]
     error = failure(path := write(tmp_path / "x.csv", *titles, *ROWS))
