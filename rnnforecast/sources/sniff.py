@@ -321,7 +321,7 @@ class Header:
             lines = f"{n_preamble} lines do" if n_preamble > 1 else "line does"
             raise self._error(
                 f"the first {lines} not have the fields of the other lines",
-                "one-column" if len(self.names) == 1 else "preamble",
+                "preamble" if len(self.names) > 1 else "one-column",
                 proposals=self._for_preamble(n_preamble),
             )
         if not self.is_explicit:

@@ -178,7 +178,7 @@ def test_a_preamble_above_rows_that_end_with_a_separator_is_counted(tmp_path, pr
     error = failure(path)
     is_comment = preamble[0].startswith("#")
     options = {"comment": "#"} if is_comment else {"skip_rows": "2"}
-    assert (error.code, pasted(error.advice)) == ("preamble", options)
+    assert (error.code, pasted(error.advice)) == ("one-column", options)
     result = read(path, skip_rows=2)
     assert result.panel.of(0).tolist() == [i % 9 + 0.5 for i in range(30)]
 
@@ -187,7 +187,7 @@ def test_a_title_above_columns_between_blanks_is_counted(tmp_path):
     rows = [f"{i % 5} {i * 7} 2024-05-13 {i // 60:02d}:{i % 60:02d}:00" for i in range(90)]
     path = write(tmp_path / "x.txt", "procs --- memory --- -- time --", " r  free  UTC", *rows)
     error = failure(path)
-    assert (error.code, pasted(error.advice)) == ("preamble", {"skip_rows": "1"})
+    assert (error.code, pasted(error.advice)) == ("one-column", {"skip_rows": "1"})
     assert read(path, skip_rows=1, target=("free",)).panel.of(0).tolist() == [
         i * 7 for i in range(90)
     ]
@@ -196,7 +196,7 @@ def test_a_title_above_columns_between_blanks_is_counted(tmp_path):
 def test_a_line_below_the_rows_does_not_hide_the_preamble(tmp_path):
     lines = ['"Report"', '"Point","X"', '""', HEADER, *hourly(*range(30)), '"End of report"']
     error = failure(path := write(tmp_path / "x.csv", *lines))
-    assert (error.code, error.proposals[0].options[:2]) == ("preamble", ("--skip-rows", "3"))
+    assert (error.code, error.proposals[0].options[:2]) == ("one-column", ("--skip-rows", "3"))
     assert read(path, skip_rows=3, on_bad_rows="skip").panel.lengths.tolist() == [30]
 
 
