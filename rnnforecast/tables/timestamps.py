@@ -298,8 +298,8 @@ class TimestampReader:
         """Return an error that asks what the text beside hours from 1 to 12 means."""
         mark = error.forms[0].clock_mark
         return self._error(
-            f"hours are from 1 to 12 in column {self.schema.time!r}, and the text {mark!r} may mean "
-            "morning or afternoon",
+            f"hours are from 1 to 12 in column {self.schema.time!r}, and the text {mark!r} may "
+            "mean morning or afternoon",
             "half-of-day",
             n_before + error.row,
             proposals=[
