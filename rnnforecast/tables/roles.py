@@ -677,7 +677,7 @@ def rank_times(
     if _alternates_with_numbers(names, columns):
         main = next((n for n in names if _has_events_within_steps(n, names, stamps)), None)
         if main is not None:
-            return [TimeReading(main, "regular, and the other times lie within its steps")]
+            return [TimeReading(main, "regular; the other times are within its steps")]
         return [TimeReading(name, "", is_sure=False) for name in names]
 
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
