@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
+from rnnforecast.data.axis import Flags
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import join_names
@@ -41,6 +42,10 @@ _MIN_STATE_SHARE, _MIN_JUMPS = 0.1, 0.25
 to the highest that leave out the one next to it, which a coarse thermometer takes."""
 _MAX_FLICKER = 1 / 3
 """Most changes between two states that are undone at once, as those of noise between two values."""
+_MIN_INCREMENTS, _MIN_RISES = 100, 20
+"""Fewer increments, and fewer above 0, do not show that a series never falls."""
+_N_PARTS = 12
+"""Equal parts of the readings, of which the growth is compared."""
 _USUAL = 0.6
 """Least ratio between the frequency of counts above 1 next to a 0 and elsewhere."""
 _MAX_NAMED = 5
@@ -55,11 +60,14 @@ class Limits:
     """-inf where there is none."""
     high: Doubles
     """inf where there is none."""
+    rises: Flags | None = None
+    """Whether the series is a total that never falls; None where none is."""
 
     @property
     def any(self) -> bool:
         """Whether a series has a limit."""
-        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+        has_limit = np.isfinite(self.low).any() or np.isfinite(self.high).any()
+        return bool(has_limit or self.rises is not None)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -68,17 +76,44 @@ class Limits:
     def of(self, past: Past, n_rows: int) -> tuple[Doubles, Doubles]:
         """Return the limits of each origin, `(origin,)`: infinite for a series without any.
 
-        A limit does not count where one of the newest `n_rows` readings lies beyond it.
+        A limit does not count where one of the newest `n_rows` readings lies beyond it. The floor
+        of a total that never falls is its newest reading.
         """
-        names = take_names(past.names, past.series)
-        rows = np.array([self._rows.get(name, -1) for name in names], np.int64)
+        rows = self._rows_of(past)
         low = np.append(self.low, -np.inf)[rows]
         high = np.append(self.high, np.inf)[rows]
 
         newest = past.history(n_rows) + past.base[:, None]
         is_below = (newest < low[:, None]).any(1)
         is_above = (newest > high[:, None]).any(1)
-        return np.where(is_below, -np.inf, low), np.where(is_above, np.inf, high)
+        low, high = np.where(is_below, -np.inf, low), np.where(is_above, np.inf, high)
+        total = np.fmax.reduce(newest, axis=1)
+        return np.where(self._rising(past, n_rows) & np.isfinite(total), total, low), high
+
+    def without_falls(self, forecast: Forecast, past: Past) -> Forecast:
+        """Return a forecast whose quantiles do not fall where the series never does."""
+        rising = self._rising(past, forecast.horizon)
+        if not rising.any():
+            return forecast
+
+        def risen(values: Values) -> Values:
+            values = values.copy()
+            values[rising] = np.fmax.accumulate(values[rising], axis=1)
+            return values
+
+        raw = forecast.uncalibrated
+        uncalibrated = None if raw is None else risen(raw)
+        return replace(forecast, values=risen(forecast.values), uncalibrated=uncalibrated)
+
+    def _rising(self, past: Past, n_rows: int) -> Flags:
+        """`(origin,)`: whether a total never falls, nor has done so in the newest rows."""
+        if self.rises is None:
+            return np.zeros(past.n_origins, np.bool_)
+        return np.append(self.rises, False)[self._rows_of(past)] & ~_falls(past.history(n_rows))
+
+    def _rows_of(self, past: Past) -> Integers:
+        names = take_names(past.names, past.series)
+        return np.array([self._rows.get(name, -1) for name in names], np.int64)
 
     def describe(self) -> str:
         """Return the limits in words: `pv 0 or more; valve 0 to 100`."""
@@ -89,6 +124,8 @@ class Limits:
             elif low > -np.inf or high < np.inf:
                 text = f"{low:g} or more" if low > -np.inf else f"{high:g} or less"
                 by_range.setdefault(text, []).append(name)
+        if self.rises is not None:
+            by_range["never falling"] = [self.names[row] for row in np.flatnonzero(self.rises)]
         parts = [f"{join_names(names, _MAX_NAMED)} {text}" for text, names in by_range.items()]
         return "; ".join(parts[:_MAX_NAMED]) + "; ..." * (len(parts) > _MAX_NAMED)
 
@@ -105,6 +142,7 @@ def fit_limits(past: Past) -> Limits:
     other.
     """
     limits = np.full((past.n_origins, 2), np.nan)
+    rises = np.zeros(past.n_origins, np.bool_)
     for origins, readings in past.tables():
         base = past.base[origins]
         is_long = np.isfinite(readings).sum(1) >= _MIN_READINGS
@@ -113,10 +151,35 @@ def fit_limits(past: Past) -> Limits:
         for row in np.flatnonzero(is_long | (n_zeros >= _MIN_ZEROS) & ~is_below).tolist():
             find = _limits_of if is_long[row] else _limits_of_few
             limits[origins[row]] = find(readings[row], float(base[row]))
+        for row in np.flatnonzero(~_falls(readings) & ~is_below).tolist():
+            rises[origins[row]] = _is_total(readings[row])
 
     low, high = past.filled(limits).T
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-    return Limits(take_names(past.names, past.series), low, high)
+    rises = past.filled(rises)
+    names = take_names(past.names, past.series)
+    return Limits(names, low, high, rises if rises.any() else None)
+
+
+def _falls(readings: Floats) -> Flags:
+    """Tell which series, `(series, row)`, have a reading below an earlier one."""
+    is_fall: Flags = readings[:, 1:] < np.fmax.accumulate(readings, axis=1)[:, :-1]
+    return np.asarray(is_fall.any(axis=1))
+
+
+def _is_total(readings: Floats) -> bool:
+    """Tell whether readings, `(row,)`, that never fall are a total, of a meter for instance.
+
+    It rises often, and now faster, now slower. What rises along one curve may fall later on.
+    """
+    rows = np.flatnonzero(np.isfinite(readings))
+    increments = np.diff(readings[rows])
+    if len(increments) < _MIN_INCREMENTS or np.count_nonzero(increments) < _MIN_RISES:
+        return False
+    growth = np.diff(np.interp(np.linspace(rows[0], rows[-1], _N_PARTS + 1), rows, readings[rows]))
+    changes = np.diff(growth)
+    turns = np.sign(changes[np.abs(changes) > 1.5 * increments[increments > 0].min()])
+    return bool(np.count_nonzero(np.diff(turns)) > 1)
 
 
 def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
@@ -212,6 +275,7 @@ class Limited:
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast, and clip the quantiles, those before calibration too."""
         forecast = self.forecaster.predict(past, horizon, quantiles)
+        forecast = self.limits.without_falls(forecast, past)
         low, high = (limit[:, None, None] for limit in self.limits.of(past, horizon))
 
         def clipped(values: Values) -> Values:

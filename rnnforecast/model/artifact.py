@@ -78,7 +78,8 @@ _SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
 _SHIFT_FIELDS = [pa.field("quantile_shifts", _SHIFTS)]
 _LIMIT_FIELDS = [pa.field("low", pa.float64()), pa.field("high", pa.float64())]
-"""Fields that only calibrated versions have, and those whose readings rest on limits."""
+_RISE_FIELDS = [pa.field("rises", pa.bool_())]
+"""Fields that only calibrated versions have, and those whose readings rest on limits or rise."""
 
 
 @dataclass(frozen=True)
@@ -376,6 +377,9 @@ def pack_series(series: SeriesTable) -> bytes:
     if series.limits is not None:
         fields += _LIMIT_FIELDS
         columns += [pa.array(series.limits.low), pa.array(series.limits.high)]
+        if series.limits.rises is not None:
+            fields += _RISE_FIELDS
+            columns.append(pa.array(series.limits.rises))
     buffer = io.BytesIO()
     pa_parquet.write_table(pa.table(columns, schema=pa.schema(fields)), buffer)
     return buffer.getvalue()
@@ -391,9 +395,11 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > _MAX_SERIES_BYTES:
             raise ValueError("the series names decompress to an implausible size")
-        optional = [f for f in (*_SHIFT_FIELDS, *_LIMIT_FIELDS) if f.name in schema.names]
-        n_limits = len({"low", "high"} & set(schema.names))
-        if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or n_limits == 1:
+        extra = (*_SHIFT_FIELDS, *_LIMIT_FIELDS, *_RISE_FIELDS)
+        optional = [f for f in extra if f.name in schema.names]
+        limit_names = {"low", "high", "rises"} & set(schema.names)
+        is_partial = limit_names and not limit_names >= {"low", "high"}
+        if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or is_partial:
             raise ValueError("the series names have been modified")
         if file.metadata.num_rows != n_series:
             raise ValueError(
@@ -430,7 +436,10 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         low, high = (table.column(name).to_numpy() for name in ("low", "high"))
         if not (low <= high).all():  # nor where one of them is NaN or missing
             raise ValueError("a series has a floor above its ceiling")
-        limits = Limits(tuple(names.to_pylist()), low, high)
+        rises = None
+        if "rises" in table.column_names:
+            rises = np.array(table.column("rises").to_pylist(), np.bool_)
+        limits = Limits(tuple(names.to_pylist()), low, high, rises)
     return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts, limits)
 
 

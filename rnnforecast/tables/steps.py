@@ -278,13 +278,13 @@ def check_not_coarser(steps: StepCounts, step_us: int, context: ReadContext) -> 
     own_us = steps.coarser_than(step_us)
     if own_us is None or is_trained or config.freq is None or config.hold is not None:
         return
-    own, named = (format_duration(us) for us in (own_us, step_us))
-    proposals = [Proposal(("--freq", own.replace(" ", "")), "to keep the step of the readings")]
+    actual, named = (format_duration(us) for us in (own_us, step_us))
+    proposals = [Proposal(("--freq", actual.replace(" ", "")), "to keep the step of the readings")]
     if not config.counter and not any(rule.rpartition("=")[2] == "sum" for rule in config.agg):
-        options = ("--hold", own.replace(" ", ""))
+        options = ("--hold", actual.replace(" ", ""))
         proposals.append(Proposal(options, "if each reading holds until the next one"))
     raise DataError(
-        f"--freq is {named}, but the readings come every {own}",
+        f"--freq is {named}, but the readings come every {actual}",
         code="finer-freq",
         location=Location(context.source.name, column=context.schema.time),
         proposals=proposals,

@@ -391,10 +391,11 @@ def _apply_limits(
         names = take_names(prediction.forecast.names, is_outside)
         listener(WarningEvent.for_names("bounds", message, names))
 
-    default = None
+    default, bounded = None, prediction.forecast
     if limits is not None and NO_BOUNDS not in config.bounds:
-        default = limits.of(prediction.past, prediction.forecast.horizon)
-    bounded = clip_to_bounds(prediction.forecast, ranges, targets, default)
+        default = limits.of(prediction.past, bounded.horizon)
+        bounded = limits.without_falls(bounded, prediction.past)
+    bounded = clip_to_bounds(bounded, ranges, targets, default)
     bounded, exceedances = add_exceedance(bounded, config.limits, ranges, targets, default)
     bounded = bounded.only(sorted({0.5, *config.quantiles}))
     return replace(prediction, forecast=bounded, exceedances=exceedances)

@@ -191,6 +191,44 @@ def test_series_are_matched_by_name_and_unknown_ones_have_no_limit():
     assert high.tolist() == [100, INF, INF]
 
 
+def metered(n_rows: int = 600) -> np.ndarray:
+    """Make a run-hour meter of a machine with two shifts and free days."""
+    rng = np.random.default_rng(3)
+    hour = np.arange(n_rows)
+    runs = (hour % 24 < 16) & (hour // 24 % 7 < 5)
+    return 5000 + np.cumsum(runs * rng.uniform(0.9, 1, n_rows).round(1))
+
+
+def test_a_total_that_never_falls_is_forecast_so():
+    total = metered()
+    past = make_past(make_panel(total, wave(600)))
+    limits = fit_limits(past)
+    assert limits.rises is not None and limits.rises.tolist() == [True, False]
+    assert limits.describe() == "s0 never falling"
+
+    before = naive().predict(past, 48, QUANTILES)
+    inside = Limited(naive(), limits).predict(past, 48, QUANTILES)
+    assert before.values[0].min() < total[-1] - 0.1
+    assert inside.values[0].min() >= np.float32(total[-1])
+    assert (np.diff(inside.values[0], axis=0) >= 0).all()
+    assert (np.diff(inside.values, axis=-1) >= 0).all()
+    np.testing.assert_array_equal(inside.values[1], before.values[1])
+
+    panel = past.panel_at_cutoffs()
+    panel.target[590:600] -= 300  # a new meter
+    assert limits.of(make_past(panel), 48)[0].tolist() == [-INF, -INF]
+
+
+def test_what_resets_or_rises_along_a_curve_or_too_short_is_no_such_total():
+    total, rows = metered(), np.arange(600)
+    resets = np.where(rows < 300, total, total - total[299])
+    dip = total.copy()
+    dip[200] -= 3
+    warming = 80 - 60 * np.exp(-rows / 200)
+    series = (resets, dip, warming, rows * 1.0, metered(90), total - 5100)
+    assert fit_limits(make_past(make_panel(*series))).rises is None
+
+
 def test_limits_are_said_in_words_by_range():
     limits = Limits(("a", "b", "c", "d"), np.array([0, 0, 0, -INF]), np.array([INF, 100, INF, INF]))
     assert limits.describe() == "a, c 0 or more; b 0 to 100"
