@@ -104,7 +104,8 @@ def parse_steps(
         steps, remainder = divmod(duration_us, step_us)
     if remainder:
         raise UsageError(
-            f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
+            f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}",
+            hint=f"use {' or '.join(str(n) for n in (steps, steps + 1) if n)} steps",
         )
     check_range(name, steps, 1, limit)
     return steps
@@ -189,7 +190,8 @@ def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, fl
         limits = _number(low or "-inf"), _number(high or "inf")
         if not name or not mark or not limits[0] < limits[1]:
             raise UsageError(
-                f"--{option} is {text!r}, but must be NAME=LOW:HIGH, such as temp=-40:90"
+                f"--{option} is {text!r}, but must be NAME=LOW:HIGH with LOW below "
+                "HIGH, such as temp=-40:90"
             )
         ranges[name] = limits
     return ranges

@@ -511,7 +511,7 @@ def warn_of_columns(
 
     warn(
         "counter",
-        "only increases, like a counter",
+        "increases like a counter",
         find_counters(panel),
         config.counter,
         lambda columns: option_for_each("--counter", columns),

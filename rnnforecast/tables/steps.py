@@ -89,7 +89,11 @@ class StepCounts:
         numbers = np.rint(self.lengths / step_us).astype(np.int64)
         divisor = int(np.gcd.reduce(numbers))
         is_on_grid = np.abs(self.lengths - numbers * step_us) <= MAX_JITTER * step_us
-        if divisor > 1 and is_on_grid.all() and 2 * self.counts[numbers == divisor].sum() >= self.total:
+        if (
+            divisor > 1
+            and is_on_grid.all()
+            and 2 * self.counts[numbers == divisor].sum() >= self.total
+        ):
             return divisor * step_us
         n_months = round(self.median / MONTH_US)
         are_months = self.count_near(n_months * MONTH_US, MAX_JITTER) == self.total
