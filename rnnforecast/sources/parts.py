@@ -132,7 +132,7 @@ _INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?
 _MONTH = re.compile(r"\d{4}-?(0[1-9]|1[0-2])")
 _HALF_AT_END = r"(?i)^(.*?)(\s*[ap]\.?m\.?)?$"
 _CODE = re.compile(r"([MQW])0?(\d{1,2})")
-_CODE_LETTER = "^[MQW]0?"
+_CODE_LETTER = r"^[MQW]0?(\d)"
 """What offices of statistics write before the number of a month, quarter or week."""
 _CODED = {"M": ("month", 12), "Q": (QUARTER, 4), "W": (WEEK, 52)}
 """What numbers behind these letters count, and how many a year has at least; one more follows for
@@ -170,11 +170,11 @@ class TimeParts:
             return pc.binary_join_element_wise(*trimmed, "")
         for kind, mark in ((WEEK, "-W"), (QUARTER, "Q")):
             if kind in part:
-                part[kind] = pc.replace_substring_regex(part[kind], _CODE_LETTER, "")
+                part[kind] = pc.replace_substring_regex(part[kind], _CODE_LETTER, r"\1")
                 number = _two_digits(part, kind, "") if kind == WEEK else part[kind]
                 return pc.binary_join_element_wise(part["year"], mark, number, "")
         if part.keys() == {"year", "month"}:
-            part["month"] = pc.replace_substring_regex(part["month"], _CODE_LETTER, "")
+            part["month"] = pc.replace_substring_regex(part["month"], _CODE_LETTER, r"\1")
         if DATE in part:
             pieces = [pc.replace_substring_regex(part[DATE], _MIDNIGHT, "")]
         elif DAY_OF_YEAR in part:

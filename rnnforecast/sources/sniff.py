@@ -62,11 +62,8 @@ _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
-_LETTERS = r"[^\W\d_]+"
-_MAX_STAMP = 80
-"""No time has more characters."""
-_N_PARTS = 5
-"""Year, month, day, hour and minute."""
+_MAX_STAMP, _N_PARTS = 80, 5
+"""Characters of a time, at most; and its parts: year, month, day, hour and minute."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -744,7 +741,7 @@ def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
     pairs = list(zip(cells, rows[0], strict=False))
     times = [is_date(cell) and is_date(below) for cell, below in pairs]
     values = [_is_value(cell) and _is_value(below) for cell, below in pairs]
-    if sum(times) == 1 and sum(values) > 1:
+    if (sum(times) == 1 or _count_on([row[0] for row in (cells, *rows)])) and sum(values) > 1:
         return True
 
     columns = list(zip(cells, *rows, strict=False))
@@ -754,9 +751,16 @@ def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
     return 0 < len(readings) < len(columns) and has_readings
 
 
+def _count_on(cells: Sequence[str]) -> bool:
+    """Tell whether cells are whole numbers that all follow each other, such as years."""
+    numbers = [int(cell) for cell in cells if cell.strip().isdecimal()]
+    steps = {below - number for number, below in pairwise(numbers)}
+    return len(numbers) == len(cells) > _MIN_ROWS and steps in ({1}, {-1})
+
+
 def _are_periods(cells: Sequence[str]) -> bool:
     """Tell whether cells are times that are all written alike."""
-    shapes = {re.sub(_LETTERS, "a", _shape(cell)) for cell in cells}
+    shapes = {re.sub(r"[^\W\d_]+", "a", _shape(cell)) for cell in cells}
     return _is_period(cells[0]) and len(shapes) == 1
 
 

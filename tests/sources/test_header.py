@@ -53,6 +53,14 @@ def test_a_first_row_of_readings_with_equal_cells_is_no_header(tmp_path, constan
     assert (error.code, error.proposals[0].options[0]) == ("no-header", "--no-header")
 
 
+def test_a_first_row_with_the_first_of_the_years_is_no_header(tmp_path):
+    rows = [f" {year}; {year % 7 + 6800};N;000" for year in range(1880, 1990)]
+    error = failure(path := write(tmp_path / "bare.csv", *rows))
+    assert (error.code, error.proposals[0].options[0]) == ("no-header", "--no-header")
+    options = {**pasted(error.advice), "target": ("sensor1",)}
+    assert read(path, **options).panel.n_rows == 110
+
+
 MONTHS = pd.date_range("1990-01-01", periods=60, freq="MS")
 
 

@@ -648,3 +648,11 @@ def test_periods_of_a_longer_day_are_never_minutes(tmp_path):
     ]
     error = failure(write(tmp_path / "x.csv", "date,period,v", *lines), time="date,period")
     assert error.code == "several-formats"
+
+
+@pytest.mark.parametrize("form", ["%B", "%b", "%m"])
+def test_a_year_beside_the_names_of_its_months_is_a_time(tmp_path, form):
+    months = pd.date_range("1990-01-01", periods=120, freq="MS")
+    rows = [f"{month.year},{month:{form}},{i}" for i, month in enumerate(months)]
+    result = read(write(tmp_path / "x.csv", "Year,Month,flow", *rows))
+    assert (result.panel.n_rows, start_of(result)) == (120, months[0].to_pydatetime())
