@@ -566,9 +566,9 @@ def _deepest_dips(curves: Doubles, lengths: Integers) -> Integers:
     """
     n_lags = lengths // 2
     longest = np.minimum(n_lags // 3, MAX_SEASON)
-    dips = np.zeros((len(curves), int(longest.max(initial=0)) + 1))
+    dips = np.zeros((int(longest.max(initial=0)) + 1, len(curves)))
     by_lag = np.ascontiguousarray(curves.T)
-    for period in range(MIN_SEASON, dips.shape[1]):
+    for period in range(MIN_SEASON, len(dips)):
         quarter = max(1, period // 4)
         at = by_lag[period]
         is_least = at < np.minimum(by_lag[period - quarter], by_lag[period + quarter])
@@ -576,17 +576,16 @@ def _deepest_dips(curves: Doubles, lengths: Integers) -> Integers:
         is_deep = is_least & (chord > 0) & (period <= longest)  # not of readings that never change
         dip = 1 - 2 * at / np.where(is_deep, chord, 1.0)
         least = _NOISE_DIP / np.sqrt(np.maximum(2 * n_lags - period, 1))
-        dips[:, period] = np.where(is_deep & (dip > least), dip, 0.0)
+        dips[period] = np.where(is_deep & (dip > least), dip, 0.0)
 
-    deepest = np.ones(len(curves), np.int64)
-    largest = dips.max(1, initial=0.0)
-    for row in np.flatnonzero(largest >= 3 * _MIN_DIP):
-        deep = np.flatnonzero(dips[row] >= 0.9 * largest[row])
-        run = deep[: int(np.argmax(np.append(np.diff(deep) > 1, True))) + 1]  # the first peak
-        best = int(run[np.argmax(dips[row, run])])
-        if best < longest[row]:  # at the end of the range the dip may lie beyond it
-            deepest[row] = best
-    return deepest
+    largest, periods = dips.max(0, initial=0.0), np.arange(len(dips))[:, None]
+    is_deep = dips >= 0.9 * largest
+    first = is_deep.argmax(0)
+    end = np.where(~is_deep & (periods > first), periods, len(dips)).min(0, initial=len(dips))
+    is_first_peak = (periods >= first) & (periods < end)
+    deepest = np.where(is_first_peak, dips, -1.0).argmax(0)
+    # at the end of the range the dip may lie beyond it
+    return np.where((largest >= 3 * _MIN_DIP) & (deepest < longest), deepest, 1)
 
 
 @dataclass(frozen=True)
