@@ -53,6 +53,7 @@ _YEARS = 1800, 2100
 """Numbers between them, or with two digits behind, are years and months, and count no seconds."""
 _RARELY = 0.01
 """Largest share of rows that are exceptions."""
+_COUNTED = {EXCEL: "Excel days", TICKS: ".NET ticks"}
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
@@ -355,9 +356,7 @@ def infer_schema(
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
-        counted = {EXCEL: "Excel days", TICKS: ".NET ticks"}.get(
-            unit, f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
-        )
+        counted = _COUNTED.get(unit) or f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
         listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
@@ -393,9 +392,8 @@ def infer_schema(
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
     note_left_out(reasons, numbers, listener)
-    reasons |= {time.name: time_reason} | dict.fromkeys(key, series_reason)
-    pairs = tuple(reasons.items())
-    return Schema(time.name, series, targets, unit, covariates=covariates, reasons=pairs)
+    pairs = (reasons | {time.name: time_reason} | dict.fromkeys(key, series_reason)).items()
+    return Schema(time.name, series, targets, unit, covariates=covariates, reasons=tuple(pairs))
 
 
 def infer_key(
