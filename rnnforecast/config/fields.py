@@ -145,7 +145,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         # Files of the kernel have no size, and reading some of them waits.
         content = file.read(size) if size else b""
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))
+        return tomllib.loads(content.decode().removeprefix("\ufeff"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
