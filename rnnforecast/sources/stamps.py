@@ -301,10 +301,13 @@ def _half_patterns() -> tuple[tuple[str, str], ...]:
 
 
 _HALF_PATTERNS = _half_patterns()
+_LETTER = re.compile(r"[^\W\d_]")
 
 
 def with_english_halves(texts: pa.Array) -> pa.Array:
     """Write AM and PM for what other languages call them, beside a time of day."""
+    if not pc.any(pc.match_substring_regex(texts, r"\pL")).as_py():
+        return texts
     for pattern, replacement in _HALF_PATTERNS:
         texts = pc.replace_substring_regex(texts, pattern, replacement)
     return texts
@@ -312,6 +315,8 @@ def with_english_halves(texts: pa.Array) -> pa.Array:
 
 def with_english_half(text: str) -> str:
     """Write AM or PM in a text as `with_english_halves` does."""
+    if _LETTER.search(text) is None:
+        return text
     for pattern, replacement in _HALF_PATTERNS:
         text = re.sub(pattern, replacement, text)
     return text
