@@ -753,7 +753,7 @@ def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
 
 def _count_on(cells: Sequence[str]) -> bool:
     """Tell whether cells are whole numbers that all follow each other, such as years."""
-    numbers = [int(cell) for cell in cells if cell.strip().isdecimal()]
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,9}", cell.strip())]
     steps = {below - number for number, below in pairwise(numbers)}
     return len(numbers) == len(cells) > _MIN_ROWS and steps in ({1}, {-1})
 
