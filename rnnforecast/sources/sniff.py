@@ -62,8 +62,8 @@ _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
-_MAX_STAMP, _N_PARTS = 80, 5
-"""Characters of a time, at most; and its parts: year, month, day, hour and minute."""
+_PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
+"""What any time is like; and its parts: year, month, day, hour and minute."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -761,7 +761,7 @@ def _count_on(cells: Sequence[str]) -> bool:
 def _are_periods(cells: Sequence[str]) -> bool:
     """Tell whether cells are times that are all written alike."""
     shapes = {re.sub(r"[^\W\d_]+", "a", _shape(cell)) for cell in cells}
-    return _is_period(cells[0]) and len(shapes) == 1
+    return len(shapes) == 1 and _is_period(cells[0])
 
 
 def _are_quantities(cells: Sequence[str]) -> bool:
@@ -772,7 +772,7 @@ def _are_quantities(cells: Sequence[str]) -> bool:
 
 def _is_period(cell: str) -> bool:
     """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
-    if is_date(cell) or is_number(cell, ".") or len(cell) > _MAX_STAMP:
+    if is_date(cell) or is_number(cell, ".") or not _PERIOD.fullmatch(cell):
         return is_date(cell)
     has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
     return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
