@@ -50,7 +50,7 @@ _HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
 MOSTLY = 0.9
 """Share of cells that are of a kind, where the others are errors."""
 _FIRST_YEAR, _PAST_YEAR, _LONGEST_YEARS, _FEWEST_YEARS = 1700, 2100, 10, 9
-"""Numbers may be years only between these, with so many steps, each of at most ten years."""
+"""Range of numbers that can be years, the longest step in years, and the fewest steps."""
 
 
 _MAX_DECODED_BYTES = 1 << 28
