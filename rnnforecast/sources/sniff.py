@@ -728,8 +728,8 @@ def _count_by_one(rows: Sequence[Row]) -> bool:
 
 
 def _is_value(cell: str) -> bool:
-    is_time = is_date(cell) or is_time_of_day(cell)
-    return is_time or is_number(cell, ".") or is_number(cell, ",")
+    is_reading = is_number(cell, ".") or is_number(cell, ",")
+    return is_reading or is_date(cell) or is_time_of_day(cell)
 
 
 def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:

@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import pairwise
 
 import pyarrow as pa
@@ -118,6 +118,9 @@ _TO = f"{_B}*(?:{_B}-|[\u2013\u2014/]|{_B}to|{_B}bis){_B}*"
 """What stands between the begin and the end of an interval."""
 
 
+_compiled = cache(partial(re.compile, flags=re.ASCII))
+
+
 @dataclass(frozen=True)
 class StampForm:
     """One way to write a date, with or without a time of day."""
@@ -159,7 +162,7 @@ class StampForm:
 
     def parts(self, text: str) -> dict[str, str] | None:
         """Return the parts of a text by their letters; None for another form, or no date."""
-        match = re.fullmatch(self.pattern, text, re.ASCII)
+        match = _compiled(self.pattern).fullmatch(text)
         parts = None if match is None else match.groupdict("")
         return parts if parts is not None and _iso_date(parts) and _iso_clock(parts) else None
 
@@ -564,7 +567,7 @@ def forms_of_places(texts: Sequence[str]) -> list[StampForm]:
     n_most = 0
     for parts in _assignments(places):
         n_parts = len("".join(parts.values()))
-        if n_parts < n_most or not all(places[i].may_be(part) for i, part in parts.items()):
+        if n_parts < n_most:
             continue
         signs = {places[i - 1].pieces[0] + part for i, part in parts.items() if i}
         if not signs.isdisjoint(("+H", "+M", "+S", "+f", "-M", "-S", "-f")):
@@ -659,6 +662,10 @@ def _assignments(places: Sequence[_Place]) -> Iterator[dict[int, str]]:
     """Yield what places may hold: a date, and a time of day behind it or before it."""
     numbers = [i for i, place in enumerate(places) if place.is_number]
     months = [i for i, place in enumerate(places) if not place.is_number and place.is_month]
+
+    def may_hold(held: Sequence[int], parts: Sequence[str]) -> bool:
+        return len(held) == len(parts) and all(map(_Place.may_be, (places[i] for i in held), parts))
+
     for month in (None, *months):
         named = sorted(numbers + ([] if month is None else [month]))
         for date in _DATES:
@@ -667,13 +674,14 @@ def _assignments(places: Sequence[_Place]) -> Iterator[dict[int, str]]:
                 continue
             for first in range(len(named) - len(parts) + 1):
                 held = named[first : first + len(parts)]
-                if month is not None and held[parts.index("b")] != month:
+                is_other_month = month is not None and held[parts.index("b")] != month
+                if is_other_month or not may_hold(held, parts):
                     continue
                 before, after = named[:first], named[first + len(parts) :]
                 for clock in _CLOCKS:
                     units = clock.split()
                     for around in (after[: len(units)], before[len(before) - len(units) :]):
-                        if len(around) == len(units):
+                        if may_hold(around, units):
                             yield dict(zip((*held, *around), (*parts, *units), strict=True))
 
 
@@ -704,9 +712,8 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
         is_first, is_behind = i == 0 and len(text) > 2, i > max(parts) and text.isascii()
         if part is not None:
             format_ += "".join(f"%{letter}" for letter in part)
-            is_alone = len(part) == 1
             for letter in part:
-                low, high = _WIDTHS[letter] if is_alone else (_WIDTHS[letter][1],) * 2
+                low, high = _WIDTHS[letter] if len(part) == 1 else (_WIDTHS[letter][1],) * 2
                 digits = rf"\d{{{low},{high}}}"
                 pattern += rf"(?P<{letter}>{_LETTERS + '{3,12}' if letter == 'b' else digits})"
         elif is_behind and place.is_number and places[i - 1].pieces[0] in ("+", "-"):
@@ -766,17 +773,7 @@ def _unknown_clock_mark(places: Sequence[_Place], parts: Mapping[int, str]) -> s
 def clock_since_midnight(texts: pa.Array, unit_s: float) -> pa.Array:
     """Return the time of day of numbers that count the time since midnight in a unit."""
     numbers = pc.if_else(pc.match_substring_regex(texts, r"^\d*\.?\d+$"), texts, None)
-    seconds = pc.multiply(numbers.cast(pa.float64()), unit_s)
-    total = pc.round(seconds).cast(pa.int64())
-    minutes = pc.divide(total, 60)
-    hours = pc.divide(minutes, 60)
-    parts = (
-        hours,
-        pc.subtract(minutes, pc.multiply(hours, 60)),
-        pc.subtract(total, pc.multiply(minutes, 60)),
-    )
-    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in parts]
-    return pc.binary_join_element_wise(*digits, ":")
+    return _clock(pc.round(pc.multiply(numbers.cast(pa.float64()), unit_s)).cast(pa.int64()))
 
 
 def number_texts(texts: pa.Array, function: Callable[[pa.Array], pa.Array]) -> pa.Array:
@@ -788,10 +785,15 @@ def number_texts(texts: pa.Array, function: Callable[[pa.Array], pa.Array]) -> p
 
 def begin_of_period(texts: pa.Array, n_periods: int) -> pa.Array:
     """Return the time of day at which the parts of a day begin that texts count."""
-    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
-    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
-    minutes = pc.multiply(pc.subtract(numbers, 1), 1440 // n_periods)
+    seconds = 86_400 // n_periods
+    return number_texts(texts, lambda n: _clock(pc.multiply(pc.subtract(n, 1), seconds)))
+
+
+def _clock(seconds: pa.Array) -> pa.Array:
+    """Return the time of day of whole seconds since midnight."""
+    minutes = pc.divide(seconds, 60)
     hours = pc.divide(minutes, 60)
-    pair = (hours, pc.subtract(minutes, pc.multiply(hours, 60)))
-    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in pair]
+    minute = pc.subtract(minutes, pc.multiply(hours, 60))
+    second = pc.subtract(seconds, pc.multiply(minutes, 60))
+    digits = [pc.utf8_lpad(part.cast(pa.string()), 2, "0") for part in (hours, minute, second)]
     return pc.binary_join_element_wise(*digits, ":")

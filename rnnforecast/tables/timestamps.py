@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import available_timezones
 
@@ -103,7 +103,7 @@ class Zone:
         """Infer it from the file, or its first stamps: one offset is kept, several become UTC."""
         if column.is_typed:
             return cls(is_aware=column.tz is not None, name=column.tz)
-        texts = _zone_texts(column)
+        texts = _zone_texts(column.sample)
         minutes = set(map(offset_minutes, texts)) - {None}
         if not minutes:
             return cls(is_aware=False)
@@ -118,27 +118,30 @@ def known_zones() -> frozenset[str]:
     return frozenset(available_timezones())
 
 
-def _zone_texts(column: Column) -> set[str]:
-    """Return the offsets and names of zones that the first stamps of a column carry."""
+@lru_cache(maxsize=8)  # each column is looked at more than once
+def _zone_texts(stamps: tuple[str, ...]) -> frozenset[str]:
+    """Return the offsets and names of zones that stamps carry."""
     zones = set()
     forms: list[StampForm] = []
-    for cell in map(str.strip, column.sample):
-        text = cell if _WITHOUT_ZONE.fullmatch(cell) else with_english_half(cell)
-        match = _UTC_OFFSET.search(text)
+    for stamp in map(str.strip, stamps):
+        match = _UTC_OFFSET.search(stamp)
         if match is not None:
             zones.add(match[1])
-        elif _WITHOUT_ZONE.fullmatch(text) is None:
-            if not forms or forms[0].parts(text) is None:
-                forms = infer_forms([text])
-            parts = forms[0].parts(text) if forms else None
-            zones.add((parts or {}).get("z", ""))
+            continue
+        if _WITHOUT_ZONE.fullmatch(stamp):
+            continue
+        text = with_english_half(stamp)
+        if not forms or forms[0].parts(text) is None:
+            forms = infer_forms([text])
+        parts = forms[0].parts(text) if forms else None
+        zones.add((parts or {}).get("z", ""))
 
-    return zones - {""}
+    return frozenset(zones - {""})
 
 
 def _check_zone_names(column: Column, source: str) -> None:
     """Raise `DataError` where stamps carry the name of a zone that says no offset."""
-    name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
+    name = next((zone for zone in _zone_texts(column.sample) if offset_minutes(zone) is None), None)
     if name is None:
         return
     zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in known_zones() else ())

@@ -45,7 +45,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+OFTEN = ("months", "days of Berlin")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind not in OFTEN)) for kind in KINDS]
+)
 def test_every_command_keeps_the_calendar(command: Command, tmp_path: Path, kind: str) -> None:
     step, stamps = KINDS[kind]
     values = 50 + np.random.default_rng(3).normal(size=N)

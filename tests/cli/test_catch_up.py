@@ -57,7 +57,10 @@ def failing_at(n: int, error: BaseException) -> Callable[..., Any]:
     return forecast
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))],
+)
 def test_a_signal_leaves_a_true_count_and_the_rest_can_be_done(
     warm: Warm, command: Command, place: Path, name: str
 ) -> None:

@@ -111,7 +111,7 @@ def test_outputs_of_a_job_may_be_links(command: Command, place: Path) -> None:
 def test_a_job_whose_pipes_nobody_reads_ends_and_says_so(
     command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(durable, "_IDLE_S", 0.1)
+    monkeypatch.setattr(durable, "_IDLE_S", 0.01)
     for name in ("job.prom", "job.log"):
         os.mkfifo(place / name)
 

@@ -734,7 +734,14 @@ def test_all_that_is_offered_leads_to_a_right_reading(name: str, tmp_path: Path)
 SMALL = ("--steps", 1, "--hidden", 8, "--no-report", "-q")
 
 
-@pytest.mark.parametrize("name", ["infinite", "date and clock", "a long look-back"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "date and clock",
+        pytest.param("infinite", marks=pytest.mark.slow),
+        pytest.param("a long look-back", marks=pytest.mark.slow),
+    ],
+)
 def test_what_is_offered_trains(command: Command, name: str) -> None:
     path, typed = Path("x.csv"), []
     if name in KINDS:
