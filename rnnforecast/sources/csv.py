@@ -38,6 +38,8 @@ from rnnforecast.sources.text import (
     LimitedStream,
     RowStream,
     Utf8Stream,
+    align,
+    align_rows,
     bounded_lines,
     end_of_lines,
     field_too_long,
@@ -199,7 +201,7 @@ class CsvFile:
         try:
             for cells in self._parse(row_lines):
                 if cells:
-                    yield *row_lines[0], cells
+                    yield *row_lines[0], align(cells, self.dialect.names)
         except csv.Error as error:
             raise field_too_long(self.name) from error
 
@@ -538,11 +540,23 @@ class Converter:
             floats = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
             forms |= {n: replace(self.dialect.form_of(n), has_signs=True) for n in floats}
         options = self._options(types, len(rows) + 1, forms)
-        table = pa_csv.read_csv(pa.BufferReader(rows), **options)
+        table = self._parse(rows, options)
         batches = table.to_batches()
         for batch in batches:
             self._check_decoded(batch)
         return [self._to_numbers(batch, forms) for batch in batches]
+
+    def _parse(self, rows: memoryview | bytes, options: dict[str, Any]) -> pa.Table:
+        """Parse rows, of which some may have a separator at their end that the header lacks."""
+        sep, names = self.dialect.delimiter, self.dialect.names
+        if self.skip is not None:  # no error tells of such rows
+            rows = align_rows(bytes(rows), names, sep)
+        try:
+            return pa_csv.read_csv(pa.BufferReader(rows), **options)
+        except pa.ArrowInvalid as error:
+            if " columns, got " not in str(error):
+                raise
+            return pa_csv.read_csv(pa.BufferReader(align_rows(bytes(rows), names, sep)), **options)
 
     def _check_decoded(self, batch: pa.RecordBatch) -> None:
         """Raise `ArrowInvalid` for texts with marks of bytes that could not be decoded."""
@@ -609,7 +623,7 @@ class Converter:
                 continue
 
             options = self._options({name: pa.string()}, len(rows) + 1, {})
-            texts = pa_csv.read_csv(pa.BufferReader(rows), **options).column(name).unique()
+            texts = self._parse(rows, options).column(name).unique()
             sample = spread(texts.drop_null().to_pylist(), _MAX_TEXTS)
             numbers = infer_numbers(sample, None, None)
             if numbers.decimal or numbers.has_long:

@@ -27,6 +27,7 @@ from rnnforecast.sources.stamps import FORMS
 from rnnforecast.sources.text import (
     BOM,
     Lines,
+    align,
     field_too_long,
     find_encoding,
     lines_of,
@@ -163,7 +164,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         listener(Notice(f"{name}: columns are separated by blanks"))
 
     names = header.names_for(body)
-    fitting = [row for row in body if len(row) == len(names)] or body
+    fitting = [r for r in (align(row, names) for row in body) if len(r) == len(names)] or body
     cells = {
         column: [row[i] for row in fitting if i < len(row) and row[i] not in missing]
         for i, column in enumerate(names)
@@ -654,14 +655,12 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
 
 
 def _are_aligned(lines: Sequence[str], sep: str) -> bool:
-    """Tell whether lines have as many fields as the first, or each one more, which is empty."""
+    """Tell whether lines have as many fields as the first, or one more, which is empty."""
     try:
         header, *rows = split_rows(lines, sep)
     except csv.Error:
         return False
-    widths = set(map(len, rows))
-    is_longer = widths == {len(header) + 1} and not any(row[-1].strip() for row in rows)
-    return widths <= {len(header)} or is_longer
+    return all(len(align(row, header)) == len(header) for row in rows)
 
 
 def find_totals(

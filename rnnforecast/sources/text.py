@@ -212,6 +212,24 @@ def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Itera
     return csv.reader(lines, delimiter=sep, strict=strict)
 
 
+def align(cells: list[str], names: Sequence[str]) -> list[str]:
+    """Return a row with as many cells as names where they differ by an empty one at the end."""
+    if len(cells) == len(names) + 1 and not cells[-1].strip():
+        return cells[:-1]
+    return [*cells, ""] if len(cells) == len(names) - 1 and not names[-1].strip() else cells
+
+
+def align_rows(rows: bytes, names: Sequence[str], sep: str) -> bytes:
+    """Do what `align` does, to the bytes of rows."""
+    mark = re.escape(sep.encode())
+    cell = rb'(?:"(?:[^"]|"")*+"|[^%b"\r\n]*+)' % mark
+    n_named = len(names) - (not names[-1].strip())
+    row = rb"(?:%b%b){%d}+%b" % (cell, mark, n_named - 1, cell)
+    pattern = rb"(?:\A|(?<=[\r\n]))(%b)(?:%b *)?(\r\n|\n|\r|\Z)" % (row, mark)
+    end = b"" if n_named == len(names) else sep.encode()
+    return re.sub(pattern, lambda match: match[1] + end + match[2], rows)
+
+
 def truncated(error: Exception, file: InputFile, name: str) -> DataError:
     """Return the error for a gzip file that ends too early, with its last complete line."""
     n_lines = 0

@@ -128,6 +128,31 @@ def test_a_separator_at_the_end_of_every_row_is_no_column(tmp_path):
     assert read(path).panel.names == ("v",)
 
 
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize("at_end_of_header", [False, True])
+def test_a_separator_at_the_end_of_some_rows_is_no_cell(tmp_path, sep, at_end_of_header):
+    cells = [f'"{i}{sep}x"{sep}{i}.5{sep * (i % 3 == 0)}{" " * (i % 2)}' for i in range(1, 40)]
+    header = f"time{sep}note{sep}v{sep * at_end_of_header}"
+    path = write(tmp_path / "x.csv", header, *hourly(*cells, sep=sep))
+
+    for options in ({}, {"on_bad_rows": "skip"}):
+        result = read(path, **options)
+        assert result.panel.names == ("v",)
+        assert result.panel.of(0).tolist() == [i + 0.5 for i in range(1, 40)]
+        assert "bad-rows" not in result.warnings
+
+
+def test_a_cell_beside_the_header_makes_a_bad_row(tmp_path):
+    rows = hourly(*(f"{i},{2 * i}{',' * (i % 2)}" for i in range(40)))
+    rows[6] += ",7"
+    path = write(tmp_path / "x.csv", "time,a,b", *rows)
+
+    assert (failure(path).code, failure(path).location.line) == ("ragged-row", 8)
+    result = read(path, on_bad_rows="skip", max_bad_rows="5%")
+    assert (result.warnings["bad-rows"].count, result.panel.lengths[0]) == (1, 40)
+    assert np.isnan(result.panel.of(0)[6])
+
+
 RAGGED = ["time,a,b", *hourly(*(f"{i},{2 * i}" for i in range(40)))]
 
 
