@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Literal
+from itertools import groupby, pairwise
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,18 @@ _REGULAR_SHARE = 0.9
 _HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
 MOSTLY = 0.9
 """Share of cells that are of a kind, where the others are errors."""
+_SPLIT_NAME = re.compile(
+    r"(?:^|[\W\d_])(?:quart|interval|period|slot|block|viertel|cuart|kwart|tramo|qh)"
+)
+"""How words begin, in several languages, that name the parts of an hour, counted."""
+_SPLIT = re.compile(r"(\d+) parts from (\d)")
+_SPLITS = (2, 3, 4, 6, 12)
+"""Equal parts that an hour has where a column counts them."""
+_FEWEST_PARTS = 10
+"""Fewer rows do not tell what numbers count."""
+_EVEN_CHANGES, _LESS_THAN_HOURLY = 2.0, 0.75
+"""How far readings change from part to part of an hour, and from one hour to the next: about
+equally, and less than in an hour."""
 _FIRST_YEAR, _PAST_YEAR, _LONGEST_YEARS, _FEWEST_YEARS = 1700, 2100, 10, 9
 """Range of numbers that can be years, the longest step in years, and the fewest steps."""
 
@@ -319,6 +331,75 @@ def fills_60(column: Column) -> bool:
     numbers = numbers[np.append(np.diff(numbers) != 0, True)[: len(numbers)]]
     is_next = [numbers[1:] == (numbers[:-1] + step) % 60 for step in (1, 60 - highest)]
     return highest > 0 and len(numbers) > 2 and any(x.mean() >= MOSTLY for x in is_next)
+
+
+def is_called_split(column: Column) -> bool:
+    """Tell whether a word of a column's name is one for a part of an hour."""
+    return _SPLIT_NAME.search(column.name.casefold()) is not None
+
+
+def split_of_hour(column: Column, hours: Sequence[Column]) -> str | None:
+    """Return what a column holds that counts the parts of each hour, such as `4 parts from 1`.
+
+    It goes up by one, or down, and begins again with each hour that the other columns hold; or it
+    is the `minute` in which such parts begin. So may be the numbers of sensors.
+    """
+    numbers = integers_of(column)
+    if len(numbers) < _FEWEST_PARTS or any(len(c.sample) != len(numbers) for c in hours):
+        return None
+    low, distinct = int(numbers.min()), np.unique(numbers)
+    is_minute = len(distinct) in _SPLITS and distinct[-1] == 60 - 60 // len(distinct)
+    if is_minute and (np.diff(distinct) == 60 // len(distinct)).all():
+        numbers = numbers // (60 // len(distinct))
+    n_parts = int(numbers.max()) - low + 1
+    if low > 1 or low < 0 or n_parts not in _SPLITS:
+        return None
+    hour = list(zip(*(c.sample for c in hours), strict=True))
+    rows = [row for row, _ in groupby(zip(hour, (numbers - low).tolist(), strict=True))]
+
+    def is_next(row: tuple[Any, int], after: tuple[Any, int]) -> bool:
+        is_same = row[0] == after[0]
+        return after[1] == (row[1] + 1 if is_same else 0) and (is_same or row[1] == n_parts - 1)
+
+    fits = any(
+        np.mean([is_next(*pair) for pair in pairwise(ordered)] or [False]) >= MOSTLY
+        for ordered in (rows, rows[::-1])
+    )
+    kind = "minute" if distinct[-1] >= 30 else f"{n_parts} parts from {low}"
+    return kind if fits and len(set(hour)) > 1 else None
+
+
+def parts_of_hour(kind: str) -> tuple[int, int]:
+    """Return how many parts of an hour a column counts, and the first number; zeros for others."""
+    match = _SPLIT.fullmatch(kind)
+    return (int(match[1]), int(match[2])) if match is not None else (0, 0)
+
+
+def continues_within_hours(column: Column, split: Column, hours: Sequence[Column]) -> bool:
+    """Tell whether readings change from part to part of an hour as from its last to the next hour.
+
+    These changes are less than those of each part in an hour. Sensors are apart from each other, or
+    their readings of an hour are closer to each other than to those of the next. Totals, and
+    numbers of rows, tell nothing.
+    """
+    try:
+        values = np.array([float(text) for text in column.sample])
+    except ValueError:
+        return False
+    n_parts = len(set(split.sample))
+    if column.kind != "number" or len(values) != len(split.sample) or len(values) <= 2 * n_parts:
+        return False
+    hour = np.unique(
+        list(zip(*(c.sample for c in hours), strict=True)), axis=0, return_inverse=True
+    )
+    is_same = np.diff(hour[1].ravel()) == 0
+    steps = np.diff(values)
+    if (steps >= 0).all() or (steps <= 0).all() or is_same.all() or not is_same.any():
+        return False
+    inside, across = np.abs(steps[is_same]).mean(), np.abs(steps[~is_same]).mean()
+    hourly = np.abs(values[n_parts:] - values[:-n_parts]).mean()
+    largest, least = max(inside, across), min(inside, across)
+    return bool(largest <= _EVEN_CHANGES * least and largest <= _LESS_THAN_HOURLY * hourly)
 
 
 def are_halves(column: Column) -> bool:

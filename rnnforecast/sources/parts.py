@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from rnnforecast.sources.columns import (
     Counts,
     are_halves,
     are_mostly,
+    continues_within_hours,
     count_repeated_rows,
     counts_by_one,
     counts_since_1970,
@@ -26,7 +26,10 @@ from rnnforecast.sources.columns import (
     has_fractions,
     has_hours_to_12,
     integers_of,
+    is_called_split,
     is_time_of_day,
+    parts_of_hour,
+    split_of_hour,
 )
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.stamps import (
@@ -42,11 +45,11 @@ _CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
 SIX_DIGITS = "six digits"
 COUNTED_HOUR, HALF, QUARTER, WEEK = "counted hour", "half of the day", "quarter", "week"
-MILLISECOND, MICROSECOND = "millisecond", "microsecond"
+MILLISECOND, MICROSECOND, HOURLY = "millisecond", "microsecond", "hour of a date"
 """What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
 for 01:30, or with seconds 013000; the day of the year; the offset from UTC; hours from 1 to 24
 before parts of them; AM or PM; the quarter and the ISO week of a year; the millisecond or
-microsecond of a second."""
+microsecond of a second; whole times that lack the minute."""
 _RANGES = {
     "year": (1700, 2099),
     "month": (1, 12),
@@ -100,12 +103,6 @@ _PART_WORDS = {
     WEEK: ("week", "woche", "seman", "semain", "settim"),
 }
 """How words begin, in several languages, that name a part of a time beside the others."""
-_SPLIT_NAME = re.compile(
-    r"(?:^|[\W\d_])(?:quart|interval|period|slot|block|viertel|cuart|kwart|tramo|qh)"
-)
-"""How words begin, in several languages, that name the parts of an hour, counted."""
-_SPLITS = (2, 3, 4, 6, 12)
-"""Equal parts that an hour has where a column counts them."""
 _SHORT_NAMES = {
     "month": ("mo", "mon", "mth", "mm", "mes"),
     "day": ("day", "days", "dd", "dy", "tag", "dia", "jour", "giorno", "dag"),
@@ -137,7 +134,6 @@ _CODE_LETTER = r"^[MQW]0?(\d)"
 _CODED = {"M": ("month", 12), "Q": (QUARTER, 4), "W": (WEEK, 52)}
 """What numbers behind these letters count, and how many a year has at least; one more follows for
 the whole year, or in long years."""
-_SPLIT = re.compile(r"(\d+) parts from (\d)")
 _OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
 """An offset from UTC, in quarters of an hour."""
 
@@ -161,6 +157,10 @@ class TimeParts:
             return pc.binary_join_element_wise(*trimmed, " ")
         if len(part) == 2 and part.keys() < {DATE, "second", *_N_DIGITS}:
             return _with_finer(part[DATE], part)
+        if HOURLY in part:
+            before = pc.replace_substring_regex(part[HOURLY], r":00.*$", "")
+            after = pc.replace_substring_regex(part[HOURLY], r"^.*?:00", "")
+            return pc.binary_join_element_wise(before, ":", _minute_of(part), after, "")
         if part.keys() == {DATE, HALF}:
             return pc.binary_join_element_wise(*trimmed, " ")
         if part.keys() == {DATE, "day"}:
@@ -197,7 +197,6 @@ def _clock_of(part: Mapping[str, pa.Array]) -> list[Any]:
     """Return the pieces of the time of day."""
     if CLOCK in part:
         return [_with_finer(pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, ""), part)]
-    split = next((kind for kind in part if _split(kind)[0]), None)
     if DIGITS in part:
         digits = pc.utf8_lpad(part[DIGITS], 4, "0")
         clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
@@ -211,19 +210,23 @@ def _clock_of(part: Mapping[str, pa.Array]) -> list[Any]:
         unit = next(kind for kind in part if kind in _UNITS_S)
         clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
     else:
-        hour, minute = _two_digits(part, "hour", "00"), _two_digits(part, "minute", "00")
+        hour, minute = _two_digits(part, "hour", "00"), _minute_of(part)
         if COUNTED_HOUR in part:
             hour = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
             hour = pc.utf8_lpad(hour, 2, "0")
-        if split is not None:
-            n_parts, lowest = _split(split)
-            minute = number_texts(
-                part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts)
-            )
-            minute = pc.utf8_lpad(minute, 2, "0")
         clock = [hour, ":", minute]
         clock += [":", _two_digits(part, "second", "")] if "second" in part else []
     return clock + _fraction_of(part)
+
+
+def _minute_of(part: Mapping[str, pa.Array]) -> pa.Array | str:
+    """Return the minute, which may be that in which a counted part of the hour begins."""
+    split = next((kind for kind in part if parts_of_hour(kind)[0]), None)
+    if split is None:
+        return _two_digits(part, "minute", "00")
+    n_parts, lowest = parts_of_hour(split)
+    minute = number_texts(part[split], lambda n: pc.multiply(pc.subtract(n, lowest), 60 // n_parts))
+    return pc.utf8_lpad(minute, 2, "0")
 
 
 def _with_finer(clock: pa.Array, part: Mapping[str, pa.Array]) -> pa.Array:
@@ -255,18 +258,21 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     by_column = {column.name: column for column in columns}
     parts = [by_column[name] for name in names]
     date = next((column for column in parts if column.kind == "time"), None)
+    split = split_of_hour(parts[-1], parts[:-1]) if date is parts[0] and _is_hourly(date) else None
+    if split is not None and len(parts) == 2:
+        return TimeParts(names, (HOURLY, split))
     if date is not None:
         kinds: list[str | None] = []
         for number, column in enumerate(parts):
             kind = _kind_beside(column, date)
             finer = [part for part in _CALENDAR[3:] if part not in kinds]
             is_finer = bool(finer) and "hour" in kinds and kind in ("hour", DIGITS)
-            split = _split_of(column, parts[:number]) if is_finer else None
+            has_hours = is_finer and finer[0] == "minute"
+            split = split_of_hour(column, parts[:number]) if has_hours else None
             if split is not None:
                 kind = split
             elif is_finer and _is_within(column, finer[0]):
-                is_split = finer[0] == "minute" and _is_called_split(column)
-                kind = None if is_split else finer[0]
+                kind = None if has_hours and is_called_split(column) else finer[0]
             kinds.append(kind)
         is_known = None not in kinds and len(set(kinds)) == len(kinds)
         known = tuple(filter(None, kinds)) if is_known else ()
@@ -284,6 +290,42 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
 
     Where the cells do not tell whether they do, there are several ways, the likeliest first.
     """
+    ways = _infer_parts(columns)
+    times = [column for column in columns if column.kind == "time"]
+    is_hourly = not ways and len(times) == 1 and _is_hourly(times[0])
+    if not is_hourly and not (ways and ways[0].kinds[-1:] == ("hour",)):
+        return ways
+
+    # Numbers that count the parts of each hour may be those of sensors, but for their names, and
+    # for readings that go on from part to part.
+    coarse = TimeParts((times[0].name,), (HOURLY,)) if is_hourly else ways[0]
+    hours = [column for column in columns if column.name in coarse.names]
+    candidates = columns if count_repeated_rows(hours) >= _MIN_ROWS else ()
+    for column in candidates:
+        split = split_of_hour(column, hours)
+        if split is None or column in hours:
+            continue
+        is_named = is_hourly and (is_called_split(column) or _is_called(column, "minute"))
+        continues = any(
+            continues_within_hours(c, column, hours) for c in columns if c is not column
+        )
+        parts = TimeParts((*coarse.names, column.name), (*coarse.kinds, split))
+        parts = _with_counted_hours(parts, columns)
+        if parts.kinds and is_named and continues:
+            return [parts]
+        if parts.kinds and (is_named or continues):
+            return [parts, *(ways or [coarse])]
+    return ways
+
+
+def _is_hourly(time: Column) -> bool:
+    """Tell whether all stamps have a time of day, and are whole hours."""
+    pattern = re.compile(r"[T ]\d{1,2}:00(?![:.]?\d)|[T ]\d{1,2}:00:00(\.0+)?(?!\d)")
+    return not _is_date(time) and all(map(pattern.search, time.sample))
+
+
+def _infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
+    """Return the ways in which columns hold the time, but for counted parts without a name."""
     times = [column for column in columns if column.kind == "time"]
     if not times:
         by_name = _calendar_by_name([column.name for column in columns])
@@ -389,8 +431,8 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     if parts.kinds[-1] == "hour":
         by_name = {column.name: column for column in columns}
         hours = [by_name[name] for name in parts.names]
-        for column in filter(_is_called_split, columns):
-            split = _split_of(column, hours)
+        for column in filter(is_called_split, columns):
+            split = split_of_hour(column, hours)
             if split is not None:
                 parts = TimeParts((*parts.names, column.name), (*parts.kinds, split))
                 break
@@ -418,51 +460,13 @@ def _with_minutes(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     return parts
 
 
-def _is_called_split(column: Column) -> bool:
-    """Tell whether a word of a column's name is one for a part of an hour."""
-    return _SPLIT_NAME.search(column.name.casefold()) is not None
-
-
-def _split_of(column: Column, hours: Sequence[Column]) -> str | None:
-    """Return what a column holds that counts the parts of each hour, such as `4 parts from 1`.
-
-    It goes up by one, or down, and begins again with each hour that the other columns hold. So may
-    the numbers of sensors.
-    """
-    numbers = integers_of(column)
-    if len(numbers) < _MIN_ROWS or any(len(c.sample) != len(numbers) for c in hours):
-        return None
-    low = int(numbers.min())
-    n_parts = int(numbers.max()) - low + 1
-    if low > 1 or low < 0 or n_parts not in _SPLITS:
-        return None
-    hour = list(zip(*(c.sample for c in hours), strict=True))
-    rows = [row for row, _ in groupby(zip(hour, (numbers - low).tolist(), strict=True))]
-
-    def is_next(row: tuple[Any, int], after: tuple[Any, int]) -> bool:
-        is_same = row[0] == after[0]
-        return after[1] == (row[1] + 1 if is_same else 0) and (is_same or row[1] == n_parts - 1)
-
-    fits = any(
-        np.mean([is_next(*pair) for pair in pairwise(ordered)] or [False]) >= MOSTLY
-        for ordered in (rows, rows[::-1])
-    )
-    return f"{n_parts} parts from {low}" if fits and len(set(hour)) > 1 else None
-
-
-def _split(kind: str) -> tuple[int, int]:
-    """Return how many parts of an hour a column counts, and the first number; zeros for others."""
-    match = _SPLIT.fullmatch(kind)
-    return (int(match[1]), int(match[2])) if match is not None else (0, 0)
-
-
 def _with_counted_hours(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """Take hours from 1 to 24 as counted where they are followed by a part of them.
 
     Of hours that are neither 0 nor 24 nothing tells what parts that are counted, too, belong to.
     """
     kinds = parts.kinds
-    finer = next((kind for kind in kinds if kind == "minute" or _split(kind)[0]), None)
+    finer = next((kind for kind in kinds if kind == "minute" or parts_of_hour(kind)[0]), None)
     if "hour" not in kinds or finer is None:
         return parts
     by_name = {column.name: column for column in columns}

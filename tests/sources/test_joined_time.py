@@ -656,3 +656,76 @@ def test_a_year_beside_the_names_of_its_months_is_a_time(tmp_path, form):
     rows = [f"{month.year},{month:{form}},{i}" for i, month in enumerate(months)]
     result = read(write(tmp_path / "x.csv", "Year,Month,flow", *rows))
     assert (result.panel.n_rows, start_of(result)) == (120, months[0].to_pydatetime())
+
+
+PARTS = {
+    "minute": (4, [0, 15, 30, 45], True),
+    "quarter": (4, [0, 1, 2, 3], True),
+    "Viertelstunde": (4, [1, 2, 3, 4], True),
+    "min": (2, [0, 30], True),
+    "n": (6, [0, 10, 20, 30, 40, 50], False),
+    "k": (3, [1, 2, 3], False),
+}
+
+
+def parts_of_hours(name, form, *, is_reversed=False):
+    """Return lines of hours and their parts, and readings that go on from part to part."""
+    n_parts, numbers, _ = PARTS[name]
+    stamps = pd.date_range("2026-09-14", periods=600, freq=f"{60 // n_parts}min")
+    walk = np.random.default_rng(0).normal(size=600).cumsum()
+    lines = [
+        f"{t.strftime(form)},{numbers[i % n_parts]},{walk[i]:.3f}" for i, t in enumerate(stamps)
+    ]
+    return stamps, walk, lines[::-1] if is_reversed else lines
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:00", "%d.%m.%Y %H:00:00", "%Y-%m-%dT%H:00:00Z"])
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_the_hour_beside_whole_hours_belong_to_the_time_or_ask(tmp_path, form, name):
+    stamps, walk, lines = parts_of_hours(name, form, is_reversed="Z" in form)
+    path = write(tmp_path / "x.csv", f"time,{name},v", *lines)
+
+    if not PARTS[name][2]:
+        error = failure(path)
+        options = [proposal.options for proposal in error.proposals]
+        assert (error.code, options) == (
+            "split-time",
+            [("--time", f"time,{name}"), ("--time", "time")],
+        )
+        assert len(read(path, time="time").panel.names) == PARTS[name][0]
+    result = read(path) if PARTS[name][2] else read(path, time=f"time,{name}")
+
+    assert (result.schema.time, result.panel.names) == (f"time,{name}", ("v",))
+    assert (start_of(result), result.panel.step_us) == (stamps[0], HOUR_US // PARTS[name][0])
+    np.testing.assert_allclose(result.panel.target, walk.round(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["n", "k"])
+def test_numbers_beside_an_hour_ask_where_readings_go_on_from_part_to_part(tmp_path, name):
+    stamps, _, lines = parts_of_hours(name, "%Y-%m-%d,%H")
+    path = write(tmp_path / "x.csv", f"date,hour,{name},v", *lines)
+    error = failure(path)
+    assert (error.code, len(error.proposals)) == ("split-time", 2)
+    result = read(path, **pasted(error.advice))
+    assert (start_of(result), result.panel.step_us) == (stamps[0], HOUR_US // PARTS[name][0])
+
+
+@pytest.mark.parametrize("kind", ["apart", "alike", "noise", "totals"])
+def test_sensors_of_each_hour_are_no_parts_of_it(tmp_path, kind):
+    random = np.random.default_rng(1)
+    level = random.normal(size=(150, 1)).cumsum(axis=0)
+    readings = {
+        "apart": level + 10 * np.arange(4),
+        "alike": level + 0.1 * random.normal(size=(150, 4)),
+        "noise": random.normal(size=(150, 4)),
+        "totals": np.arange(600.0).reshape(150, 4),
+    }[kind]
+    hours = pd.date_range("2026-09-14", periods=150, freq="h")
+    for numbers in ([0, 15, 30, 45], [1, 2, 3, 4]):
+        lines = [
+            f"{t:%Y-%m-%d %H:%M},{n},{v:.4f}"
+            for t, row in zip(hours, readings, strict=True)
+            for n, v in zip(numbers, row, strict=True)
+        ]
+        result = read(write(tmp_path / "x.csv", "time,depth,v", *lines))
+        assert (result.schema.time, result.schema.series) == ("time", "depth")
