@@ -10,7 +10,9 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
+from difflib import get_close_matches
 from types import FrameType
 from typing import NoReturn
 
@@ -49,6 +51,18 @@ app = make_app(
 )
 
 
+_SYNONYMS = {
+    "forecast": "predict",
+    "fit": "train",
+    "evaluate": "backtest",
+    "test": "backtest",
+    "validate": "check",
+    "inspect": "check",
+    "detect": "anomalies",
+}
+"""The commands for what other tools call so."""
+_ALIKE = 0.75
+"""How much a command that is offered is like the one that was typed; 1 is the same."""
 _WORKERS_END_S = 5.0
 _REFUSALS = (
     *(errno.EACCES, errno.EDQUOT, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG),
@@ -170,12 +184,21 @@ def _command_instead(arguments: list[str]) -> str:
     """Return the command to type instead of one that cannot be parsed."""
     names = {c.callback.__name__ for c in app.registered_commands if c.callback}
     command = next((a for a in arguments if a in names), None)
+    typed = arguments[0] if arguments else ""
+    similar = [_SYNONYMS[typed]] if typed in _SYNONYMS else _most_like(typed, names)
+    if similar and typed not in names:
+        return shlex.join(["rnnforecast", *similar, *arguments[1:]])
     if command:
         return f"rnnforecast {command} --help"
     if arguments and os.path.isfile(arguments[0]):  # noqa: PTH113 - no error
         action = "run" if arguments[0].endswith(".toml") else "predict"
         return f"rnnforecast {action} {shlex.quote(arguments[0])}"
     return "rnnforecast --help"
+
+
+def _most_like(typed: str, names: Iterable[str]) -> list[str]:
+    """Return the name that is most like what was typed; none where no name is much like it."""
+    return get_close_matches(typed, list(names), n=1, cutoff=_ALIKE)
 
 
 def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
@@ -185,8 +208,14 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             return screen.error(error)
 
         case typer.TyperException():
-            message = getattr(error, "format_message", lambda: str(error))()
-            return screen.error(UsageError(message, hint=_command_instead(arguments)))
+            message, hint = str(error), _command_instead(arguments)
+            option = getattr(error, "option_name", "")
+            similar = _most_like(option, getattr(error, "possibilities", None) or ())
+            if similar:
+                hint = f"did you mean {similar[0]}? All options:  {hint}"
+            elif not option and hasattr(error, "format_message"):
+                message = error.format_message()
+            return screen.error(UsageError(message, hint=hint))
 
         # Typer exits after a broken pipe. A reader that has seen enough, such as `head`, is no
         # error: the remaining output goes nowhere.

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from fnmatch import fnmatch, fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
@@ -42,6 +43,8 @@ _MAGIC = frozenset("*[")
 _MAX_THREADS = 8
 AHEAD = 1
 """Tasks that are submitted beyond the number of threads, so that no thread waits for one."""
+_MAX_COMPARED = 2000
+"""Names in a folder that are compared with that of a missing file."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _BASE_BYTES = 600 << 20
@@ -74,11 +77,22 @@ def expand_path(text: str) -> list[Path]:
     if matches:
         return matches
     problem = "matches no file" if glob.has_magic(text) else "does not exist"
+    similar = None if glob.has_magic(text) else _similar_file(path)
     raise DataError(
         f"{text} {problem}",
         code="not-found",
-        hint="check the path; quote a pattern such as 'a/*.csv'",
+        hint=f"did you mean {similar}?"
+        if similar
+        else "check the path; quote a pattern such as 'a/*.csv'",
     )
+
+
+def _similar_file(path: Path) -> Path | None:
+    """Return the path in the same folder whose name is most like that of one that is missing."""
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in islice(entries, _MAX_COMPARED)]
+        return next((path.with_name(n) for n in get_close_matches(path.name, names, n=1)), None)
+    return None
 
 
 def expand_url(path: RemotePath) -> list[RemotePath]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,3 +170,24 @@ def test_no_color_holds_for_a_usage_error_too(monkeypatch: pytest.MonkeyPatch) -
 
     assert run(["train", "x.csv", "--no-such-option", "--no-color"]) == 2
     assert "error: No such option" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("forecast 'a b.csv' --horizon 3", "rnnforecast predict 'a b.csv' --horizon 3"),
+        ("fit x.csv", "rnnforecast train x.csv"),
+        ("evaluate x.csv", "rnnforecast backtest x.csv"),
+        ("validate x.csv", "rnnforecast check x.csv"),
+        ("pedict x.csv", "rnnforecast predict x.csv"),
+        ("nonsense", "rnnforecast --help"),
+        ("predict x.csv --horizont 3", "did you mean --horizon? All options:  rnnforecast predict"),
+        ("train x.csv --no-such-option", "rnnforecast train --help"),
+    ],
+)
+def test_what_was_meant_is_offered(
+    typed: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shlex.split(typed)) == 2
+    assert f"= help: {hint}" in (text := capsys.readouterr().err)
+    assert "--version" not in text

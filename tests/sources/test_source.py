@@ -155,6 +155,14 @@ def test_what_is_not_there_is_said_so(tmp_path, name):
     assert name in error.message
 
 
+def test_a_file_with_a_similar_name_is_offered(tmp_path):
+    path = write(tmp_path / "readings-2024.csv", "time,v")
+    for name in ("reading-2024.csv", "readings-2024.cvs", "Readings-2024.csv"):
+        assert failure(tmp_path / name).hint == f"did you mean {path}?"
+    for name in ("levels.csv", "readings-*.txt", "none/readings-2024.csv"):
+        assert "did you mean" not in failure(tmp_path / name).hint
+
+
 def test_an_empty_folder_and_another_format_are_errors(tmp_path):
     assert failure(tmp_path).code == "empty"
     assert failure(write(tmp_path / "x.json", "{}")).code == "unknown-format"
