@@ -46,6 +46,14 @@ TICKS_1970 = 621_355_968_000_000_000
 _MANY = 100
 """A duration of this many units or more is described in a longer one."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
+OFFERED_ZONES = (
+    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
+    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
+    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
+    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
+    "Pacific/Auckland", "UTC",
+)  # fmt: skip
+"""One zone of many with the same abbreviations, the best known."""
 
 
 def parse_duration_us(text: str) -> int:

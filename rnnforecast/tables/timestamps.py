@@ -35,19 +35,19 @@ from rnnforecast.sources.stamps import (
     with_english_half,
     with_english_halves,
 )
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970, YEAR, format_utc_offset
+from rnnforecast.units import (
+    EPOCH_UNITS_US,
+    EXCEL,
+    OFFERED_ZONES,
+    TICKS,
+    TICKS_1970,
+    YEAR,
+    format_utc_offset,
+)
 
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
 
-OFFERED_ZONES = (
-    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
-    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
-    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
-    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
-    "Pacific/Auckland", "UTC",
-)  # fmt: skip
-"""One zone of many with the same abbreviations, the best known."""
 MAX_OFFERED_ZONES = 3
 _MAX_LISTED = 5
 """Offsets from UTC that a message lists."""

@@ -95,8 +95,8 @@ class Task:
         """Open the table, with the columns joined that a trained model had joined."""
         if self.schema is None:
             return open_table(data, options, listener)
-        time, series = self.schema.time, self.schema.series
-        return open_table(data, options, listener, time_column=time, series_column=series)
+        time, series, tz = self.schema.time, self.schema.series, self.schema.tz
+        return open_table(data, options, listener, time_column=time, series_column=series, tz=tz)
 
 
 @contextmanager
