@@ -671,3 +671,35 @@ def test_days_that_are_out_of_order_in_another_way_are_read_as_they_stand(tmp_pa
         assert result.panel.start[0] == expected.min().value // 1000
     as_written = stamped(tmp_path, exchanged(days, "%d/%m/%Y"), time_format="%d/%m/%Y")
     assert "swapped-days" not in as_written.warnings
+
+
+LOST_HALVES = {
+    "all hours": lambda t: t.hour >= 0,
+    "working hours": lambda t: 8 <= t.hour <= 17,
+    "without noon": lambda t: t.hour in (9, 10, 11, 13, 14),
+}
+
+
+@pytest.mark.parametrize("hours", LOST_HALVES)
+@pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M", "%d.%m.%Y %-I:%M"])
+@pytest.mark.parametrize("sites", ["", "ab"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_hours_to_12_that_start_over_within_days_ask_for_the_half(
+    tmp_path, hours, form, sites, order
+):
+    times = list(filter(LOST_HALVES[hours], pd.date_range("2024-05-13", periods=300, freq="1h")))
+    rows = [f"{t.strftime(form)},{site},{i}" for i, t in enumerate(times) for site in sites or "a"]
+    path = write(tmp_path / "x.csv", "time,site,v", *rows[::order])
+    assert failure(path).code == "half-of-day"
+    if hours != "all hours":  # whoever says that these are hours of the day has the word
+        stamps = form.replace("%I", "%H").replace("%-I", "%H")
+        assert read(path, time_format=stamps).panel.n_series == max(len(sites), 1)
+
+
+@pytest.mark.parametrize("hours", [range(1, 13), range(12, 13), (3, 9)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_hours_to_12_in_their_order_lack_no_half(tmp_path, hours, order):
+    times = [t for t in pd.date_range("2024-05-13", periods=1500, freq="1h") if t.hour in hours]
+    rows = [f"{t:%Y-%m-%d %H:%M},{site},{i}" for site in "ab" for i, t in enumerate(times)]
+    result = read(write(tmp_path / "x.csv", "time,site,v", *rows[::order]))
+    assert sorted(result.panel.names) == ["a", "b"]
