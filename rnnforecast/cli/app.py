@@ -53,20 +53,22 @@ OptionalData = Annotated[
         metavar="[DATA]", help="Data to forecast from (default: re-read the training file)"
     ),
 ]
-ModelDirectory = Annotated[
-    str,
-    typer.Option("--model", "-m", metavar="DIR", help="Model directory", rich_help_panel="Model"),
-]
-ModelPath = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="DIR",
-        help="Model directory, or builtin for the built-in network",
-        rich_help_panel="Model",
-    ),
-]
+
+
+def model_option(description: str) -> Any:
+    """Return the option that names a model."""
+    return typer.Option("--model", "-m", metavar="DIR", help=description, rich_help_panel="Model")
+
+
+def output_option(description: str, metavar: str = "FILE") -> Any:
+    """Return the option that names the file or the folder of the result."""
+    return typer.Option(
+        "--output", "-o", metavar=metavar, help=description, rich_help_panel="Output"
+    )
+
+
+ModelDirectory = Annotated[str, model_option("Model directory")]
+ModelPath = Annotated[str, model_option("Model directory, or builtin for the built-in network")]
 Version = Annotated[
     str | None,
     typer.Option(

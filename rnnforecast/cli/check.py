@@ -15,6 +15,7 @@ from rnnforecast.cli.app import (
     Version,
     configure_screen,
     load_optional_model,
+    model_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -144,16 +145,7 @@ def check(
     reading: DataConfig,
     common: CommonOptions,
     explicit: Explicit,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="DIR",
-            help="Check whether the data match this model",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("Check whether the data match this model")] = None,
     version: Version = None,
 ) -> None:
     """Inspect a data file and suggest the command to run."""

@@ -18,6 +18,7 @@ from rnnforecast.cli.app import (
     ModelPath,
     TrustSource,
     configure_screen,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -47,14 +48,7 @@ def init(
     reading: DataConfig,
     common: CommonOptions,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="JOB.toml",
-            help="Job file to write (must not exist)",
-            rich_help_panel="Output",
-        ),
+        Path, output_option("Job file to write (must not exist)", metavar="JOB.toml")
     ] = Path("job.toml"),
 ) -> None:
     """Write a commented job file for a data set."""

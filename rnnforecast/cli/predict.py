@@ -17,6 +17,7 @@ from rnnforecast.cli.app import (
     TrustSource,
     Version,
     configure_screen,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -41,16 +42,8 @@ if TYPE_CHECKING:
     from rnnforecast.workflow.prediction import Prediction
 
 Output = Annotated[
-    str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Forecast file (.csv, .parquet, .jsonl), - for standard output",
-        rich_help_panel="Output",
-    ),
+    str, output_option("Forecast file (.csv, .parquet, .jsonl), - for standard output")
 ]
-
 ShowPlot = Annotated[
     bool,
     typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
@@ -234,16 +227,7 @@ def shard(
     *,
     reading: DataConfig,
     common: CommonOptions,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Output folder (must not exist)",
-            rich_help_panel="Output",
-        ),
-    ],
+    output: Annotated[str, output_option("Output folder (must not exist)", metavar="DIR")],
     buckets: Annotated[
         int,
         typer.Option(metavar="N", help="Number of buckets, 1 to 100000", rich_help_panel="Output"),
