@@ -39,11 +39,7 @@ _LATE_MODULES = (
     "pyarrow.pandas_compat",
 )
 """Modules that a bucket needs and that are otherwise imported in functions."""
-_EMPTY_FACTS: dict[str, Any] = {
-    **dict.fromkeys(COUNTS, 0),
-    "newest_us": None,
-    "warnings": [],
-}
+_EMPTY_FACTS: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "newest_us": None, "warnings": []}
 """What the manifest says of an empty bucket."""
 
 

@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA",
-        help="File, folder, quoted glob, URL, database, or - for standard input",
+        metavar="DATA", help="File, folder, quoted glob, URL, database, or - for standard input"
     ),
 ]
 OptionalData = Annotated[

@@ -41,8 +41,7 @@ _MAX_ROWS = 20
 def init(
     context: typer.Context,
     data: Annotated[
-        str | None,
-        typer.Argument(metavar="[DATA]", help="Data that the job reads, as for check"),
+        str | None, typer.Argument(metavar="[DATA]", help="Data that the job reads, as for check")
     ] = None,
     *,
     reading: DataConfig,

@@ -150,14 +150,11 @@ def plot(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA",
-            help="Readings to draw with the forecast",
-            rich_help_panel="Plot",
+            metavar="DATA", help="Readings to draw with the forecast", rich_help_panel="Plot"
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        model_option("Read the data as this model does (default: model, if it exists)"),
+        str | None, model_option("Read the data as this model does (default: model, if it exists)")
     ] = None,
     version: Version = None,
     output: Annotated[str | None, output_option("Write a .png, .svg or .html file instead")] = None,

@@ -25,12 +25,7 @@ from rnnforecast.cli.plot import show_prediction
 from rnnforecast.cli.train import HEAD_ROWS
 from rnnforecast.config.commands import OUTPUT_FORMATS, BatchConfig
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import (
-    DEFAULT_MODEL,
-    STANDARD_OUTPUT,
-    PredictConfig,
-    quantile_name,
-)
+from rnnforecast.config.training import DEFAULT_MODEL, STANDARD_OUTPUT, PredictConfig, quantile_name
 from rnnforecast.errors import PARTIAL, UsageError
 from rnnforecast.process import start_fork_server
 from rnnforecast.units import format_number
@@ -45,8 +40,7 @@ Output = Annotated[
     str, output_option("Forecast file (.csv, .parquet, .jsonl), - for standard output")
 ]
 ShowPlot = Annotated[
-    bool,
-    typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
+    bool, typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output")
 ]
 
 

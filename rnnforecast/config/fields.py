@@ -14,15 +14,7 @@ from dataclasses import MISSING, Field, field, fields, replace
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import (
-    Any,
-    SupportsFloat,
-    SupportsIndex,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
 from rnnforecast.process import open_regular

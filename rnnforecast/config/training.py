@@ -59,11 +59,7 @@ class WindowConfig:
     lookback: str = _network(
         "auto", "History to use: steps or duration", "-L", metavar="N|DURATION"
     )
-    season: str = _data(
-        "auto",
-        "Season: steps, 1d, 1d,1w or none",
-        metavar="PERIOD",
-    )
+    season: str = _data("auto", "Season: steps, 1d, 1d,1w or none", metavar="PERIOD")
 
     def __post_init__(self) -> None:
         """Convert numbers, which Python callers may pass, to text."""
@@ -117,10 +113,7 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int | None = _training(
-        None,
-        "Maximum epochs of 25 steps (default: 4 to 12)",
-    )
+    epochs: int | None = _training(None, "Maximum epochs of 25 steps (default: 4 to 12)")
     batch_size: int = _training(64, "Batch size", rare=True)
     learning_rate: float = _training(1e-3, "Peak learning rate", metavar="RATE", rare=True)
     clip: float = _training(
@@ -186,9 +179,7 @@ class PredictConfig:
         metavar="N|DURATION",
     )
     season: str = _forecast(
-        AUTO,
-        "Season for the built-in network: steps, 1d, 1d,1w or none",
-        metavar="PERIOD",
+        AUTO, "Season for the built-in network: steps, 1d, 1d,1w or none", metavar="PERIOD"
     )
     quantiles: tuple[float, ...] = _forecast(
         BAND, "Quantiles to write beside the median, comma-separated", listed=True
@@ -333,10 +324,7 @@ class BacktestConfig:
     windows: int | None = _evaluation(None, "Evaluate only the last N windows")
     refit: int | None = _evaluation(None, "Refit every N windows")
     baselines: tuple[str, ...] = _evaluation(
-        BASELINES,
-        "Methods to compare with, comma-separated",
-        choices=BASELINES,
-        listed=True,
+        BASELINES, "Methods to compare with, comma-separated", choices=BASELINES, listed=True
     )
     excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
 

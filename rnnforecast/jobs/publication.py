@@ -206,10 +206,7 @@ class Publication:
             "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": [redact(argument) for argument in arguments],
-            "model": {
-                "path": str(self.model.path or BUILTIN_MODEL),
-                "version": self.model.version,
-            },
+            "model": {"path": str(self.model.path or BUILTIN_MODEL), "version": self.model.version},
             "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),

@@ -21,12 +21,7 @@ from rnnforecast.config.commands import (
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
-from rnnforecast.data.output import (
-    SeriesForecast,
-    read_forecast,
-    without_formulas,
-    write_table,
-)
+from rnnforecast.data.output import SeriesForecast, read_forecast, without_formulas, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of

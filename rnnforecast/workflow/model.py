@@ -49,10 +49,7 @@ from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import resolve_version
 from rnnforecast.tables.cleaning import load_excluded_times
-from rnnforecast.tables.match import (
-    check_known_ahead,
-    read_for_model,
-)
+from rnnforecast.tables.match import check_known_ahead, read_for_model
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import trying_proposals
 from rnnforecast.workflow.prediction import Prediction, column_names

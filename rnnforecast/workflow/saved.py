@@ -326,8 +326,7 @@ def check_builtin(data: object, version: str | None = None) -> None:
         )
     if data is None:
         raise UsageError(
-            "the built-in network has no training file to re-read",
-            hint="pass the data",
+            "the built-in network has no training file to re-read", hint="pass the data"
         )
 
 
