@@ -277,8 +277,9 @@ def prepare(
                 listener=listener,
             )
     except DataError as error:
-        at = error.location
-        is_of_readings = at is not None and at.column in _columns_of_readings(artifact.schema)
+        at, names = error.location, artifact.schema
+        readings = {names.time, names.series, *names.targets} - {None}
+        is_of_readings = at is not None and at.column in readings
         is_of_future = at is not None and future is not None and at.file == str(future)
         if error.code == "missing-column" and is_of_readings and not is_of_future:
             advice = (
@@ -311,10 +312,6 @@ def _check_names(artifact: Artifact, past: Past, options: DataConfig) -> None:
                 f"--{option}: no series or target is named {unknown!r}",
                 hint=f"the model has e.g. {artifact.names[0]!r}",
             )
-
-
-def _columns_of_readings(schema: Schema) -> list[str]:
-    return [name for name in (schema.time, schema.series, *schema.targets) if name is not None]
 
 
 def check_builtin(data: object, version: str | None = None) -> None:
@@ -357,8 +354,8 @@ def prepare_builtin(
     artifact = builtin_artifact(
         panel, schema, options, horizon=config.horizon, season=config.season
     )
-    events(Notice(note_of_builtin(panel, data, options)))
     spec = artifact.spec
+    events(Notice(note_of_builtin(panel, data, options)))
     _, season, horizon, _ = describe_windows(
         panel.step_us,
         season=spec.season,
@@ -367,9 +364,7 @@ def prepare_builtin(
         segment=spec.members[0].segment,
     )
     events(Notice(f"{season}, {horizon}"))
-    ready = PreparedForecast(
-        artifact, make_past(panel), schema, config, options, artifact.spec.horizon
-    )
+    ready = PreparedForecast(artifact, make_past(panel), schema, config, options, spec.horizon)
     stats = training_stats_of(artifact)
     # what is told of a series is what it is like now
     stats = replace(stats, center=np.full_like(stats.center, np.nan))
