@@ -197,14 +197,14 @@ def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, fl
     return ranges
 
 
-def parse_limits(option: str, texts: Sequence[str]) -> dict[str, float]:
-    """Parse limits `name=90`. Raises `UsageError`."""
+def parse_limits(texts: Sequence[str]) -> dict[str, float]:
+    """Parse the limits `name=90` of `--exceed`. Raises `UsageError`."""
     limits = {}
     for text in texts:
         name, _, end = text.rpartition("=")
         limit = _number(end)
         if not name or not math.isfinite(limit):
-            raise UsageError(f"--{option} is {text!r}, but must be NAME=LIMIT, such as temp=90")
+            raise UsageError(f"--exceed is {text!r}, but must be NAME=LIMIT, such as temp=90")
         limits[name] = limit
     return limits
 

@@ -103,7 +103,7 @@ def _forecast(
     artifact, forecaster, bucket_by_name = _load_once(
         task.model, task.version, task.parts.n_buckets
     )
-    events = Recorder(ignore, [])
+    events = Recorder(ignore)
     ready = prepare(
         artifact,
         source,

@@ -121,8 +121,7 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that contradict each other."""
-        if self.engine is not None:
-            check_choices(self)
+        check_choices(self)
         if self.shard is not None:
             _ = self.shard_index
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
@@ -188,8 +187,7 @@ class RanksConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that need each other."""
-        if self.engine is not None:
-            check_choices(self)
+        check_choices(self)
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
 

@@ -238,6 +238,8 @@ def read_job(path: Path) -> Job:
     textfile = decode_part(_MetricsPart, "metrics").textfile
     log, model = decode_part(LogPart, "log"), decode_part(ModelPart, "model")
     _check_model(path, model, tables)
+    if model.path != BUILTIN_MODEL:
+        model = replace(model, path=_resolve_input(model.path, folder))
     return Job(
         path=path,
         source=source,
@@ -245,7 +247,7 @@ def read_job(path: Path) -> Job:
         label=decode_part(JobPart, "job").name,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
         explicit=frozenset(key.replace("-", "_") for key in data),
-        model=_resolve_model(model, folder),
+        model=model,
         forecast=_decode_forecast(forecast, tables.get("fresh", {}), path),
         ledger=ledger and _resolve(ledger, folder),
         log=_resolve_fields(log, ("file",), folder),
@@ -436,12 +438,6 @@ def _is_invalid(cls: type[Any], key: str, value: Any) -> bool:
 def _resolve_input(path: str, folder: Path) -> str:
     """Return a path or a URL that is only read."""
     return str(parse_url(path)) if is_url(path) else _resolve(path, folder)
-
-
-def _resolve_model(model: ModelPart, folder: Path) -> ModelPart:
-    if model.path == BUILTIN_MODEL:
-        return model
-    return replace(model, path=_resolve_input(model.path, folder))
 
 
 def _resolve_fields(part: _T, names: tuple[str, ...], folder: Path) -> _T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.reading import DataConfig
@@ -38,7 +38,6 @@ MAX_EPOCHS = 12
 """Epochs of a training that is not told how many, at most."""
 INITS = ("orthogonal", "chrono", "default")
 _BUILTIN_SHAPE = BUILTIN.cell, BUILTIN.hidden, BUILTIN.layers, None
-_C = TypeVar("_C", "DataConfig", "WindowConfig")
 _data = partial(option, group="Data")
 _network = partial(option, group="Network")
 _training = partial(option, group="Training")
@@ -274,7 +273,7 @@ class PredictConfig:
     @property
     def limits(self) -> dict[str, float]:
         """The limits of `exceed` by series or column."""
-        return parse_limits("exceed", self.exceed)
+        return parse_limits(self.exceed)
 
 
 @dataclass(frozen=True)
@@ -343,15 +342,13 @@ class BacktestConfig:
                 check_range(name, value, 1, 10**6)
 
 
-def changed_fields(
-    config: DataConfig | WindowConfig, explicit: Collection[str] = ()
-) -> dict[str, Any]:
+def changed_fields(config: DataConfig, explicit: Collection[str] = ()) -> dict[str, Any]:
     """Return the fields that differ from their defaults, and those that `explicit` names."""
     values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}
     return {n: value for n, (value, default) in values.items() if n in explicit or value != default}
 
 
-def override(config: _C, changed: _C, explicit: Collection[str] = ()) -> _C:
+def override(config: DataConfig, changed: DataConfig, explicit: Collection[str] = ()) -> DataConfig:
     """Return `config` with the fields of `changed` that differ from their defaults.
 
     Fields that `explicit` names are taken even if they equal their defaults.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import os
 import platform
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast._version import __version__
-from rnnforecast.config.fields import hash_facts
+from rnnforecast.config.fields import hash_facts, to_json
 from rnnforecast.config.job import (
     AS_OF,
     FROM_HERE,
@@ -375,8 +374,7 @@ def _is_own(job: Job, path: Path, manifest: Mapping[str, Any]) -> bool:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Publish a run's manifest, with the name and version of its format."""
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest}
-    publish(path, f"{json.dumps(document, indent=2)}\n".encode())
+    publish(path, to_json({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest}))
 
 
 def list_outputs(job: Job) -> list[Path]:

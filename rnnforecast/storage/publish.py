@@ -7,7 +7,7 @@ import hashlib
 import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import IO, Any
 
 from rnnforecast.process import open_regular
@@ -49,17 +49,12 @@ def describe_input(path: AnyPath) -> dict[str, Any]:
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
 
 
-@contextmanager
-def publishing_output(location: AnyPath) -> Iterator[IO[bytes]]:
+def publishing_output(location: AnyPath) -> AbstractContextManager[IO[bytes]]:
     """Open a file that a user has named; it gets its content when the block succeeds.
 
     On a disk links are followed, and devices and pipes are written to.
     """
-    opened = (
-        publishing_file(location) if is_remote(location) else durable.publishing_output(location)
-    )
-    with opened as file:
-        yield file
+    return publishing_file(location) if is_remote(location) else durable.publishing_output(location)
 
 
 @contextmanager
