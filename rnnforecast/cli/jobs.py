@@ -54,16 +54,16 @@ def init(
     from rnnforecast.jobs.template import write_job
 
     screen = configure_screen(context, common)
-    job = write_job(data, output, config=reading, listener=screen)
+    path = write_job(data, output, config=reading, listener=screen)
     screen.has_published = True
     screen.close()
 
-    run_it = f"rnnforecast run {shlex.quote(str(job.path))}"
+    run_it = f"rnnforecast run {shlex.quote(str(path))}"
     if common.json:
-        screen.document({"output": str(job.path), "next": run_it})
+        screen.document({"output": str(path), "next": run_it})
     else:
-        screen.result(f"written: {job.path}")
-        first = "" if data else f"write where the readings are into {job.path}, then  "
+        screen.result(f"written: {path}")
+        first = "" if data else f"write where the readings are into {path}, then  "
         screen.note(f"next: {first}{run_it}")
 
 

@@ -18,6 +18,7 @@ from rnnforecast.config.fields import (
     check_keys,
     decode,
     from_toml,
+    inner_type,
     option,
     option_fields,
     read_toml,
@@ -409,11 +410,9 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
         check_choices(part)
 
     except FieldError as error:
-        options = [item for item in get_args(error.hint) if item in _TYPE_NAMES]
+        expected = _TYPE_NAMES[inner_type(error.hint)]
         if get_origin(error.hint) is tuple:
-            expected = f"a list of {'numbers' if options == [float] else 'texts'}"
-        else:
-            expected = _TYPE_NAMES[options[0] if options else error.hint]
+            expected = f"a list of {'numbers' if expected == 'a number' else 'texts'}"
         raise UsageError(f"{path}: [{name}]: {error}, but must be {expected}") from None
 
     except UsageError as error:

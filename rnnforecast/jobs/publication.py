@@ -293,14 +293,13 @@ def check_job_files(job: Job) -> None:
 
     Nothing is opened or made: a log that is the readings would grow them by its first line.
     """
-    output = Path(job.output)
-    written = {
-        "the forecast": output,
-        "the run's manifest": manifest_path(job, output),
-        "the log": job.log.file and Path(job.log.file),
-        "the text file": job.textfile and Path(job.textfile),
-        "the rejected rows": job.reading.rejects and Path(job.reading.rejects),
-        "the ledger": job.ledger and Path(job.ledger),
+    written: dict[str, str | Path | None] = {
+        "the forecast": job.output,
+        "the run's manifest": manifest_path(job, Path(job.output)),
+        "the log": job.log.file,
+        "the text file": job.textfile,
+        "the rejected rows": job.reading.rejects,
+        "the ledger": job.ledger,
     }
     read = {
         "the job": str(job.path),
@@ -308,7 +307,7 @@ def check_job_files(job: Job) -> None:
         "the excluded periods": job.reading.exclude,
         "the future values": job.forecast.future,
     }
-    files = {name: path for name, path in written.items() if isinstance(path, Path)}
+    files = {name: Path(path) for name, path in written.items() if path}
     for (name, path), (other, place) in itertools.combinations(files.items(), 2):
         if is_same_place(path, place):
             raise UsageError(

@@ -98,11 +98,6 @@ class Fan:
                 bands.append((partner - level, self.values[:, index], upper))
         return bands
 
-    def latest(self, n_rows: int) -> Fan:
-        """Return the fan with at most `n_rows` of its newest readings."""
-        first = max(0, len(self.times_us) - n_rows)
-        return replace(self, times_us=self.times_us[first:], readings=self.readings[first:])
-
     def only(self, levels: tuple[float, ...]) -> Fan:
         """Return the fan with those of its quantiles that are among these levels."""
         at = [index for index, level in enumerate(self.quantiles) if level in levels]

@@ -116,15 +116,6 @@ def make_directory(location: AnyPath) -> None:
         durable.make_directory(location)
 
 
-def remove_file(location: AnyPath) -> None:
-    """Remove a file; one that is gone already is no error."""
-    if not is_remote(location):
-        durable.remove_file(location)
-        return
-    with as_write_error(location):
-        location.unlink()
-
-
 def remove_tree(location: RemotePath) -> None:
     """Remove all objects below a prefix."""
     with as_write_error(location):
