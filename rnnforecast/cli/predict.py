@@ -64,21 +64,19 @@ def predict(
     _check_output(output, common, explicit, is_batch=batch.is_batch, plot=plot)
     screen = configure_screen(context, common)
     result: BatchResult | Prediction
+    shared: dict[str, Any] = {
+        "config": forecast,
+        "reading": reading,
+        "explicit": explicit,
+        "version": version,
+        "output": output,
+        "trust_source": trust_source,
+        "listener": screen,
+    }
     if batch.is_batch:
         if batch.uses_processes:
             start_fork_server()
-        result = rnnforecast.predict_batch(
-            data,
-            model=model,
-            batch=batch,
-            config=forecast,
-            reading=reading,
-            explicit=explicit,
-            version=version,
-            output=output,
-            trust_source=trust_source,
-            listener=screen,
-        )
+        result = rnnforecast.predict_batch(data, model=model, batch=batch, **shared)
         screen.has_published = True
         screen.close()
         if common.json:
@@ -86,17 +84,8 @@ def predict(
         else:
             print_batch(result, screen)
     else:
-        result = rnnforecast.predict(
-            data,
-            model=model if "model" in explicit else None,
-            config=forecast,
-            reading=reading,
-            explicit=explicit,
-            version=version,
-            output=output,
-            trust_source=trust_source,
-            listener=screen,
-        )
+        named = model if "model" in explicit else None
+        result = rnnforecast.predict(data, model=named, **shared)
         screen.has_published = output != STANDARD_OUTPUT
         screen.close()
         if common.json:

@@ -177,7 +177,9 @@ def _train(
             warnings=events.warnings,
         )
         artifact = replace(artifact, calibration=calibration)
-        _note_limits(artifact, events)
+        if artifact.limits is not None:
+            message = "forecasts are limited to the range that the readings never leave"
+            events(Notice(f"{message}: {artifact.limits.describe()}"))
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps, True, table)
 
@@ -189,13 +191,6 @@ def _train(
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps, True, table)
-
-
-def _note_limits(artifact: Artifact, listener: Listener) -> None:
-    if artifact.limits is not None:
-        limits = artifact.limits.describe()
-        message = f"forecasts are limited to the range that the readings never leave: {limits}"
-        listener(Notice(message))
 
 
 def read_and_set_up(
