@@ -175,9 +175,9 @@ def format_utc_offset(minutes: int) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise `UsageError` for an option's value outside `[low, high]`."""
-    if not low <= value <= high:
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise `UsageError` for an option's value outside `[low, high]`; None is allowed."""
+    if value is not None and not low <= value <= high:
         raise UsageError(f"--{name} is {value}, but must be between {low:g} and {high:g}")
 
 

@@ -95,8 +95,7 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for an invalid group or drift."""
         check_choices(self)
-        if self.max_drift is not None:
-            check_range("max-drift", self.max_drift, 0.0, 1e9)
+        check_range("max-drift", self.max_drift, 0.0, 1e9)
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,8 @@ class KeepPart:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
-        for name in ("forecasts", "versions"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 1, 10**6)
+        check_range("forecasts", self.forecasts, 1, 10**6)
+        check_range("versions", self.versions, 1, 10**6)
         if self.ledger is not None:
             parse_duration_us(self.ledger)
 

@@ -351,10 +351,9 @@ def _check_agg(config: DataConfig) -> None:
                 hint="the increments of a counter are always summed",
             )
 
-    if config.min_share is not None:
-        check_range("min-share", config.min_share, 0, 1)
-        if not config.is_resampled:
-            raise UsageError("--min-share needs --freq and --agg")
+    check_range("min-share", config.min_share, 0, 1)
+    if config.min_share is not None and not config.is_resampled:
+        raise UsageError("--min-share needs --freq and --agg")
     if config.hold is not None:
         parse_duration_us(config.hold)
         summed = [text for text, rule in zip(config.agg, rules, strict=False) if rule == "sum"]

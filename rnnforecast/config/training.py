@@ -104,8 +104,7 @@ class NetworkConfig:
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
         check_range("layers", self.layers, 1, MAX_LAYERS)
         check_range("dropout", self.dropout, 0.0, 0.95)
-        if self.segment is not None:
-            check_range("segment", self.segment, 1, MAX_LOOKBACK)
+        check_range("segment", self.segment, 1, MAX_LOOKBACK)
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for values out of range."""
         check_choices(self)
-        if self.epochs is not None:
-            check_range("epochs", self.epochs, 1, 10_000)
+        check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
         check_range("clip", self.clip, 0.0, 1e9)
@@ -143,13 +141,9 @@ class TrainConfig:
         check_range("validation", self.validation, 0.0, 0.9)
         check_range("test", self.test, 0.0, 0.9)
         check_range("validation + test", self.validation + self.test, 0.0, 0.9)
-
-        if self.threads is not None:
-            check_range("threads", self.threads, 1, 1_024)
-        if self.truncate is not None:
-            check_range("truncate", self.truncate, 1, MAX_LOOKBACK)
-        if self.steps is not None:
-            check_range("steps", self.steps, 1, 10**9)
+        check_range("threads", self.threads, 1, 1_024)
+        check_range("truncate", self.truncate, 1, MAX_LOOKBACK)
+        check_range("steps", self.steps, 1, 10**9)
         if self.max_time is not None:
             parse_duration_us(self.max_time)
 
@@ -248,8 +242,7 @@ class PredictConfig:
             raise UsageError(
                 f"--wide writes point forecasts only; it cannot be combined with --{name}"
             )
-        if self.max_drift is not None:
-            check_range("max-drift", self.max_drift, 0.0, 1e9)
+        check_range("max-drift", self.max_drift, 0.0, 1e9)
         object.__setattr__(self, "season", str(self.season))
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
@@ -288,8 +281,7 @@ class AnomalyConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
         check_range("at-least", self.at_least, 0.0, 100.0)
-        if self.stride is not None:
-            check_range("stride", self.stride, 1, MAX_HORIZON)
+        check_range("stride", self.stride, 1, MAX_HORIZON)
 
 
 @dataclass(frozen=True)
@@ -338,8 +330,7 @@ class BacktestConfig:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise UsageError(f"--{name} is {value!r}, but must be a whole number")
-            if value is not None:
-                check_range(name, value, 1, 10**6)
+            check_range(name, value, 1, 10**6)
 
 
 def changed_fields(config: DataConfig, explicit: Collection[str] = ()) -> dict[str, Any]:
