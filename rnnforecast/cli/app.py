@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, is_dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
@@ -54,9 +54,12 @@ OptionalData = Annotated[
 ]
 
 
+_model = partial(typer.Option, rich_help_panel="Model")
+
+
 def model_option(description: str) -> Any:
     """Return the option that names a model."""
-    return typer.Option("--model", "-m", metavar="DIR", help=description, rich_help_panel="Model")
+    return _model("--model", "-m", metavar="DIR", help=description)
 
 
 def output_option(description: str, metavar: str = "FILE") -> Any:
@@ -70,19 +73,17 @@ ModelDirectory = Annotated[str, model_option("Model directory")]
 ModelPath = Annotated[str, model_option("Model directory, or builtin for the built-in network")]
 Version = Annotated[
     str | None,
-    typer.Option(
+    _model(
         metavar="NAME",
         help="Model version to use (default: the active one)",
-        rich_help_panel="Model",
         autocompletion=while_completing(complete_versions),
     ),
 ]
 TrustSource = Annotated[
     bool,
-    typer.Option(
+    _model(
         "--trust-source",
         help="Without DATA: read the source that the model names, wherever it is",
-        rich_help_panel="Model",
         hidden=True,
     ),
 ]

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rnnforecast.jobs.log import RunResult, Status
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file")]
+_scoring = partial(typer.Option, rich_help_panel="Scoring")
 _MAX_ROWS = 20
 """Groups of scores in the table; JSON has all of them."""
 
@@ -100,30 +102,17 @@ def score(
     common: CommonOptions,
     explicit: Explicit,
     ledger: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Ledger of earlier forecasts (default: ledger)",
-            rich_help_panel="Scoring",
-        ),
+        Path | None, _scoring(metavar="DIR", help="Ledger of earlier forecasts (default: ledger)")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Newer readings (default: re-read the training file)",
-            rich_help_panel="Scoring",
-        ),
+        _scoring(metavar="DATA", help="Newer readings (default: re-read the training file)"),
     ] = None,
     model: ModelPath = DEFAULT_MODEL,
     trust_source: TrustSource = False,
     job: Annotated[
         Path | None,
-        typer.Option(
-            metavar="JOB.toml",
-            help="Take ledger, data and model from this job file",
-            rich_help_panel="Scoring",
-        ),
+        _scoring(metavar="JOB.toml", help="Take ledger, data and model from this job file"),
     ] = None,
 ) -> None:
     """Compare earlier forecasts with what actually happened."""
