@@ -42,7 +42,7 @@ from rnnforecast.sources.source import (
     open_table,
     take_head,
 )
-from rnnforecast.tables.match import TrainingStats, read_inferred, read_matching
+from rnnforecast.tables.match import read_inferred
 from rnnforecast.tables.profile import SPIKE, warnings_of_spikes
 from rnnforecast.tables.rows import MAX_READING, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema
@@ -81,17 +81,6 @@ class Task:
     """Whether a network is to be fitted to the readings, so that they must suffice for it."""
     can_read_again: bool = True
     """False where several processes read a part each."""
-
-    @classmethod
-    def for_model(cls, data: object, config: Config, schema: Schema, stats: TrainingStats) -> Task:
-        """Return the task of reading a table for a trained model, without a table of the future."""
-
-        def read(source: Source, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
-            return read_matching(
-                source, schema=schema, options=options, stats=stats, listener=listener
-            )
-
-        return cls(data, config, read, schema, is_training=False)
 
     def open(self, data: object, options: DataConfig, listener: Listener) -> Source:
         """Open the table, with the columns joined that a trained model had joined."""

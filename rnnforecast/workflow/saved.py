@@ -32,7 +32,7 @@ from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, note_of_builtin
 from rnnforecast.model.forecaster import ExpertForecaster, RNNForecaster
-from rnnforecast.sources.source import open_table
+from rnnforecast.sources.source import Source, open_table
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
@@ -50,6 +50,7 @@ from rnnforecast.tables.match import (
     check_drift,
     check_freshness,
     read_inferred,
+    read_matching,
     read_past,
     require_series,
     warn_unusual_covariates,
@@ -169,8 +170,13 @@ def training_stats_of(artifact: Artifact) -> TrainingStats:
 
 def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
     """Return how a table is read for a saved version, so that other options can be tried on it."""
+    schema, stats = artifact.schema, training_stats_of(artifact)
+
+    def read(source: Source, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
+        return read_matching(source, schema=schema, options=options, stats=stats, listener=listener)
+
     config = replace(artifact.config, data=options)
-    return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
+    return Task(data, config, read, schema, is_training=False)
 
 
 def resolve_options(
