@@ -322,13 +322,8 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     file = path or Path(CONFIG_FILE)
     if context.resilient_parsing:  # completion
         return path
-    if path is None:
-        try:
-            is_file = file.is_file()
-        except OSError:  # a folder that this user may not look into
-            is_file = False
-        if not is_file:
-            return path
+    if path is None and not os.path.isfile(file):  # noqa: PTH113 - no error
+        return path
 
     try:
         tables = read_toml(file)
