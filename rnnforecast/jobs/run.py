@@ -151,12 +151,17 @@ def _run_locked(call: _Call, as_of_times: Sequence[str | None], reporter: RunRep
     job, config = call.job, call.config
     wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0
     with acquire(job.lock, wait_s=wait_s):
-        make_directory(Path(job.output).parent)
-        for path in filter(None, (job.output, job.log.file, job.textfile)):
-            check_file(Path(path))
-        remove_job_leftovers(job)
+        _prepare_files(job)
         for as_of in as_of_times:
             reporter.report_result(_attempt(call, as_of, reporter))
+
+
+def _prepare_files(job: Job) -> None:
+    """Make the output's folder, and check that all files can be written; remove temporary files."""
+    make_directory(Path(job.output).parent)
+    for path in filter(None, (job.output, job.log.file, job.textfile)):
+        check_file(Path(path))
+    remove_job_leftovers(job)
 
 
 def _attempt(call: _Call, as_of: str | None, listener: Listener) -> RunResult:
