@@ -161,14 +161,7 @@ class RNNForecaster:
             values[places] = interpolate_quantiles(output, spec.quantiles, quantiles)
 
         self._for_parts(predict_part, past)
-        return Forecast(
-            values=add_base(values, past),
-            quantiles=tuple(quantiles),
-            names=take_names(past.names, past.series),
-            cutoff_us=past.cutoff_time,
-            step_us=past.step_us,
-            axis=past.axis,
-        )
+        return Forecast.of_past(past, values, quantiles)
 
     def predict_earlier(self, past: Past, horizon: int, n: int) -> tuple[Values, Integers]:
         """Forecast from n earlier cutoffs of each origin, `(origin, n, horizon, quantile)`.
@@ -387,14 +380,7 @@ class ExpertForecaster:
 
         with np.errstate(over="ignore"):  # readings near the largest of float32
             values = point[..., None] + deviation[..., None] * normal_scores(levels)
-            return Forecast(
-                values=add_base(values.astype(np.float32), past),
-                quantiles=levels,
-                names=take_names(past.names, past.series),
-                cutoff_us=past.cutoff_time,
-                step_us=past.step_us,
-                axis=past.axis,
-            )
+            return Forecast.of_past(past, values.astype(np.float32), levels)
 
 
 def _n_segments(horizon: int) -> int:
