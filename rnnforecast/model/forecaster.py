@@ -286,17 +286,13 @@ class RNNForecaster:
 
     def _seasons(self, past: Past, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of each origin's series: of unknown ones those found before it."""
-        seasons = list(self.network.seasons_of(entries))
+        seasons = list(self.network.seasons_of(entries))  # of entry 0 the common ones
         unknown = np.flatnonzero(entries == 0)
-        if len(unknown):
-            common = self.network.common_seasons
-            if common is None:  # those of other ranks are theirs to look for
-                rows = local_seasons(past.subset(unknown)).tolist()
-                of_unknown = [Seasons(*row) for row in rows]
-            else:
-                of_unknown = [common] * len(unknown)
-            for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
-                seasons[origin] = of_origin
+        if len(unknown) and self.network.common_seasons is None:
+            # those of other ranks are theirs to look for
+            rows = local_seasons(past.subset(unknown)).tolist()
+            for origin, row in zip(unknown.tolist(), rows, strict=True):
+                seasons[origin] = Seasons(*row)
         return tuple(seasons)
 
     def _self_test_output(self) -> Floats:
@@ -371,7 +367,8 @@ class ExpertForecaster:
             n_later = (end[row] - past.cutoff[origins]) // _SEGMENT
             error = np.full(len(origins), np.inf)
             for period in seasons.periods or (1,):
-                experts = Experts(table, Seasons(period), _SEGMENT, far=_n_segments(horizon))
+                far = min(-(-horizon // _SEGMENT), _MAX_FAR)
+                experts = Experts(table, Seasons(period), _SEGMENT, far=far)
                 combined = _with_bands(experts, row, experts.n_segments - n_later, horizon)
                 is_better = (combined.error < error) | (period == seasons.main)
                 point[origins[is_better]] = combined.point[is_better]
@@ -381,11 +378,6 @@ class ExpertForecaster:
         with np.errstate(over="ignore"):  # readings near the largest of float32
             values = point[..., None] + deviation[..., None] * normal_scores(levels)
             return Forecast.of_past(past, values.astype(np.float32), levels)
-
-
-def _n_segments(horizon: int) -> int:
-    """Return the number of segments of a horizon, at most `_MAX_FAR`."""
-    return min(-(-horizon // _SEGMENT), _MAX_FAR)
 
 
 def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integers, Doubles]]:
