@@ -18,7 +18,7 @@ from rnnforecast.data.season import MIN_SEASON, Seasons, local_seasons, seasons_
 from rnnforecast.data.windows import Past, Values, add_base
 from rnnforecast.errors import ModelError
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.model.builtin import builtin_tensors
+from rnnforecast.model.builtin import builtin_network
 from rnnforecast.model.experts import NAMES, Experts
 from rnnforecast.model.network import History, Network
 from rnnforecast.process import n_processors
@@ -132,8 +132,8 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return the built-in network for the series of the origins, of which each has one."""
         spec = builtin_spec(past.n_origins, lookback=lookback, horizon=horizon)
-        names, weights = take_names(past.names, past.series), builtin_tensors(past, seasons)
-        return cls.restore(spec, NetworkConfig(), names=names, weights=weights)
+        names = take_names(past.names, past.series)
+        return cls(builtin_network(spec, past, seasons), names)
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast the `horizon` steps after each cutoff, at most the trained horizon.
