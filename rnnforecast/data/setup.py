@@ -40,18 +40,8 @@ _NAMED_SEASONS = 3
 _MIN_READ_SHARE = 0.1
 """Share of a window's rows that are read, at least: with fewer, stamps or step are misread."""
 _LONGER_STEPS = (
-    "1min",
-    "5min",
-    "10min",
-    "15min",
-    "30min",
-    "1h",
-    "2h",
-    "3h",
-    "6h",
-    "12h",
-    "1d",
-    "7d",
+    *("1min", "5min", "10min", "15min", "30min"),
+    *("1h", "2h", "3h", "6h", "12h", "1d", "7d"),
 )
 """Steps that are proposed where most readings of the present one are missing."""
 
@@ -75,11 +65,8 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     Season and windows are found in the readings before the train part ends. Raises
     `NotEnoughDataError` where no series is as long as one window.
     """
-    train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    common = seasons.parse_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, common)
-    longest = int(panel.lengths.max())
-    spec = _settle(config, train_past, by_series, listener, longest=longest)
+    past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
+    spec, common, by_series = _settle(config, past, listener, longest=int(panel.lengths.max()))
     split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
@@ -100,11 +87,8 @@ def set_up_backtest(
             hint="add e.g.  --horizon 24",
         )
 
-    train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    common = seasons.parse_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, common)
-    longest = int(train_past.cutoff.max())
-    spec = _settle(config, train_past, by_series, listener, longest=longest)
+    past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
+    spec, common, by_series = _settle(config, past, listener, longest=int(past.cutoff.max()))
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
@@ -156,14 +140,14 @@ def _max_horizon(config: Config, panel: Panel) -> int:
 
 
 def _settle(
-    config: Config,
-    past: Past,
-    by_series: tuple[Seasons, ...],
-    listener: Listener,
-    *,
-    longest: int,
-) -> NetworkSpec:
-    """Find windows and members for the readings of a Past, and note them."""
+    config: Config, past: Past, listener: Listener, *, longest: int
+) -> tuple[NetworkSpec, Seasons | None, tuple[Seasons, ...]]:
+    """Find seasons, windows and members for the readings of a Past, and note them.
+
+    The seasons are those that the user names for all series, if any, and those of each.
+    """
+    common = seasons.parse_seasons(config.window, past)
+    by_series = seasons.seasons_of(past, common)
     season = seasons.most_common(by_series, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,
@@ -192,7 +176,7 @@ def _settle(
         )
         listener(Notice(f"other seasons: {', '.join(parts)} of {len(by_series)} series"))
 
-    return NetworkSpec(
+    spec = NetworkSpec(
         lookback,
         horizon,
         season,
@@ -202,6 +186,7 @@ def _settle(
         n_past=n_past,
         n_static=n_static,
     )
+    return spec, common, by_series
 
 
 def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpec, ...]:

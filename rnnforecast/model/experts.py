@@ -228,11 +228,9 @@ class Experts:
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
         ahead = self.rows_ahead(series, boundary, leads, main, self.phase_last)
         series = series[:, None]
-        first = (boundary * self.segment)[:, :, None]
 
         level = self.level[series, boundary][..., None]
-        newest = np.maximum(first[..., 0] - 1, 0)
-        last = np.where(boundary > 0, self.last[series, newest], np.nan)[..., None]
+        last, age = self.last_reading(series, boundary)
         season = ahead.of(self.phase_last, level)
         weighted = ahead.of(self.phase_mean, level) if has_main else level
         mean = self.mean[series, boundary][..., None]
@@ -247,7 +245,7 @@ class Experts:
         scaled *= level + center
         scaled -= center
         scaled = _first_known(scaled, weighted)
-        known_last = _first_known(last, level)
+        known_last = _first_known(last[..., None], level)
 
         forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)), np.float32)
         spread = self.spread[series, boundary][..., None]
@@ -265,7 +263,6 @@ class Experts:
             added = self.level_ar.forecast(series, boundary, self.segment, horizon)[..., begin:]
         put(N_FULL + 1, added)
 
-        age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
         steps = age[..., None] + leads + 1.0
         remainder = self.short_remainder[series, boundary][..., None]
         duration = self.season_rows
@@ -273,6 +270,16 @@ class Experts:
         put(N_FULL + 3, remainder * np.exp(-steps / duration))
         put(N_FULL + 4, self.season_remainder[series, boundary][..., None])
         return forecasts
+
+    def last_reading(self, series: Integers, boundary: Integers) -> tuple[Doubles, Integers]:
+        """Return the last reading before each boundary, and how many rows ago that was.
+
+        Both are `(window, origin)`; NaN, and all rows before, where nothing was read.
+        """
+        n_before = boundary * self.segment
+        newest = np.maximum(n_before - 1, 0)
+        last = np.where(boundary > 0, self.last[series, newest], np.nan)
+        return last, np.minimum(self.age[series, newest], n_before)
 
     def growth(
         self, series: Integers, boundary: Integers, leads: Integers, ahead: RowsAhead

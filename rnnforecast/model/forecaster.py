@@ -47,15 +47,23 @@ def constant_phases(
         if n_seasons < _FEWEST_SEASONS:
             continue
         newest = readings[windows, n_rows - n_seasons * period :].reshape(-1, n_seasons, period)
-        n_read = np.isfinite(newest).sum(1)
-        low = np.fmin.reduce(newest, axis=1, initial=np.inf)
-        high = np.fmax.reduce(newest, axis=1, initial=-np.inf)
+        n_read, low, high = _counts_and_extremes(newest)
         reach = max(1, period // 24)
         around = (np.arange(period)[:, None] + np.arange(-reach, reach + 1)) % period
         is_still = (low[:, around].min(-1) == high[:, around].max(-1)) & (n_read >= _FEWEST_SEASONS)
         phase = np.arange(horizon) % period
         flags[windows], levels[windows] = is_still[:, phase], low[:, phase]
     return flags, levels
+
+
+def _counts_and_extremes(readings: Floats) -> tuple[Integers, Floats, Floats]:
+    """Return how many readings of each window, `(window, row, ...)`, are known, and their extremes.
+
+    These are inf and -inf where none is.
+    """
+    lowest = np.fmin.reduce(readings, axis=1, initial=np.inf)
+    highest = np.fmax.reduce(readings, axis=1, initial=-np.inf)
+    return np.isfinite(readings).sum(1), lowest, highest
 
 
 def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
@@ -148,13 +156,9 @@ class RNNForecaster:
 
         def predict_part(places: slice, history: History) -> None:
             output = self.network.forecast(history)[:, :horizon].astype(np.float32)
-            n_readings = np.isfinite(history.readings).sum(1)
-            has_readings = n_readings > 0
-            newest = np.fmax.reduce(history.readings, axis=1, initial=-np.inf)
-            is_constant = has_readings & (
-                np.fmin.reduce(history.readings, axis=1, initial=np.inf) == newest
-            )
-            output[is_constant] = newest[is_constant, None, None]
+            n_readings, lowest, highest = _counts_and_extremes(history.readings)
+            is_constant = lowest == highest
+            output[is_constant] = highest[is_constant, None, None]
             still, levels = constant_phases(history.readings, history.seasons, horizon)
             output[still] = levels[still, None]
             output[n_readings < _MIN_READINGS] = np.nan
@@ -179,11 +183,8 @@ class RNNForecaster:
             values[places] = output[:, :, :horizon]
             n_rows = history.readings.shape[1]
             for number, rows in enumerate(ago.tolist()):
-                known = history.readings[:, : n_rows - rows]
-                n_known = np.isfinite(known).sum(1)
-                lowest = np.fmin.reduce(known, axis=1, initial=np.inf)
-                highest = np.fmax.reduce(known, axis=1, initial=-np.inf)
-                says_nothing = (n_known < _MIN_READINGS) | (lowest == highest)
+                n_known, *extremes = _counts_and_extremes(history.readings[:, : n_rows - rows])
+                says_nothing = (n_known < _MIN_READINGS) | np.equal(*extremes)
                 values[places][says_nothing, number] = np.nan
 
         self._for_parts(predict_part, past, n_cutoffs=n + 1)
@@ -513,8 +514,7 @@ def combine(
         errors = experts.error[at] + np.where(has_far, experts.far_error[at], experts.error[at])
         numbers = [NAMES.index(name) for name in _WITHOUT_SEASON]
         best = errors[..., numbers].argmin(-1)[..., None]
-        newest = np.maximum(boundary * experts.segment - 1, 0)
-        last = experts.last[series[:, None], newest][..., None]
+        last = experts.last_reading(*at)[0][..., None]
         drift = last + experts.growth(*at, leads, ahead)
         values = np.choose(best, (last, level, experts.mean[at][..., None], level + added, drift))
     return np.where(experts.n_seen[at][..., None] > 0, values, np.nan), deviation
