@@ -203,10 +203,7 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
         (is_fine and at_high >= _PILE * counts[-2])
         or (is_zero and at_high >= _MANY * len(observed))
     )
-    return (
-        float(low) + base if is_floor else np.nan,
-        float(high) + base if is_ceiling else np.nan,
-    )
+    return (float(low) + base if is_floor else np.nan, float(high) + base if is_ceiling else np.nan)
 
 
 def _are_states(observed: Floats, values: Floats, counts: Integers) -> bool:

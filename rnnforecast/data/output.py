@@ -28,12 +28,7 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
-from rnnforecast.errors import (
-    DataError,
-    Location,
-    NotEnoughDataError,
-    writing_standard_output,
-)
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, writing_standard_output
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.storage.publish import publishing_output
 from rnnforecast.storage.remote import as_path, check_json_lines

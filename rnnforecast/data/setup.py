@@ -10,7 +10,6 @@ import numpy as np
 
 from rnnforecast.config.training import (
     BUILTIN_MODEL,
-    MAX_HORIZON,
     TRAINED,
     BacktestConfig,
     Config,
@@ -31,7 +30,7 @@ from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past, window
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import BUILTIN, MemberSpec, NetworkSpec
-from rnnforecast.units import describe_duration, parse_duration_us, parse_steps
+from rnnforecast.units import describe_duration, parse_duration_us
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
@@ -82,10 +81,7 @@ def set_up_backtest(
     each other, `NotEnoughDataError` where a part is too short.
     """
     if config.window.horizon == "auto" and ends.windows is not None:
-        raise UsageError(
-            "--windows needs --horizon",
-            hint="add e.g.  --horizon 24",
-        )
+        raise UsageError("--windows needs --horizon", hint="add e.g.  --horizon 24")
 
     past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
     spec, common, by_series = _settle(config, past, listener, longest=int(past.cutoff.max()))
@@ -130,13 +126,7 @@ def _max_horizon(config: Config, panel: Panel) -> int:
     horizon = config.window.horizon
     if horizon == "auto":
         return seasons.max_auto_horizon(int(panel.lengths.max()))
-    return parse_steps(
-        horizon,
-        step_us=panel.step_us,
-        name="horizon",
-        limit=MAX_HORIZON,
-        measure=panel.axis.measure,
-    )
+    return seasons.parse_window(horizon, "horizon", panel.step_us, panel.axis)
 
 
 def _settle(
@@ -161,11 +151,7 @@ def _settle(
     n_known, n_past, n_static = past.n_features
     members = _members(config.network, has_covariates=n_known + n_past + n_static > 0)
     for line in seasons.describe_windows(
-        past.step_us,
-        season=season,
-        lookback=lookback,
-        horizon=horizon,
-        segment=members[0].segment,
+        past.step_us, season=season, lookback=lookback, horizon=horizon, segment=members[0].segment
     ):
         listener(Notice(line))
     others = Counter(each.main for each in by_series if each.main not in (1, season))

@@ -474,10 +474,7 @@ def windows_of(
 ) -> TrainingWindows:
     """Return the windows of a network: see `Past.windows`."""
     return past.windows(
-        spec.lookback,
-        spec.horizon,
-        least_history=spec.least_history,
-        targets_after=targets_after,
+        spec.lookback, spec.horizon, least_history=spec.least_history, targets_after=targets_after
     )
 
 

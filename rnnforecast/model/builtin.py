@@ -16,7 +16,7 @@ import safetensors.numpy
 from rnnforecast._version import __version__
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import MAX_HORIZON, Config, NetworkConfig, WindowConfig
+from rnnforecast.config.training import Config, NetworkConfig, WindowConfig
 from rnnforecast.data.limits import fit_limits
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import (
@@ -24,6 +24,7 @@ from rnnforecast.data.season import (
     default_horizon,
     most_common,
     parse_seasons,
+    parse_window,
     seasons_of,
     wanted_lookback,
 )
@@ -33,7 +34,6 @@ from rnnforecast.model.inference import MemberWeights
 from rnnforecast.model.network import Network, describe_series
 from rnnforecast.spec import BUILTIN, NetworkSpec, builtin_spec
 from rnnforecast.tables.schema import Schema
-from rnnforecast.units import parse_steps
 
 _WEIGHTS, _MANIFEST = "builtin.safetensors", "builtin.json"
 _DIGITS = 6
@@ -78,12 +78,7 @@ def note_of_builtin(panel: Panel, data: object, options: DataConfig) -> str:
 
 
 def builtin_artifact(
-    panel: Panel,
-    schema: Schema,
-    options: DataConfig,
-    *,
-    horizon: str | None,
-    season: str = "auto",
+    panel: Panel, schema: Schema, options: DataConfig, *, horizon: str | None, season: str = "auto"
 ) -> Artifact:
     """Return the built-in network for the series of a panel; made without torch.
 
@@ -100,13 +95,7 @@ def builtin_artifact(
         most = max(1, int(panel.lengths.max()) // 2)
         n_ahead = min(default_horizon(main_season, panel.step_us), most)
     else:
-        n_ahead = parse_steps(
-            horizon,
-            step_us=panel.step_us,
-            name="horizon",
-            limit=MAX_HORIZON,
-            measure=panel.axis.measure,
-        )
+        n_ahead = parse_window(horizon, "horizon", panel.step_us, panel.axis)
     limits = fit_limits(past)
     lookback = min(wanted_lookback(seasons), int(panel.lengths.max()))
     spec = builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=main_season)

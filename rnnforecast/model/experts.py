@@ -32,13 +32,7 @@ FULL = (
     "drift",
 )
 """Forecasts of the reading: see `Experts.forecast`."""
-ADDITIVE = (
-    "autoregression",
-    "autoregression of the level",
-    "fast fading",
-    "fading",
-    "remainder",
-)
+ADDITIVE = ("autoregression", "autoregression of the level", "fast fading", "fading", "remainder")
 """Forecasts of the difference between the reading and a full expert's forecast."""
 NAMES = (*FULL, *ADDITIVE)
 assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)

@@ -131,12 +131,7 @@ class RNNForecaster:
 
     @classmethod
     def untrained(
-        cls,
-        past: Past,
-        *,
-        lookback: int,
-        horizon: int,
-        seasons: Sequence[Seasons],
+        cls, past: Past, *, lookback: int, horizon: int, seasons: Sequence[Seasons]
     ) -> RNNForecaster:
         """Return the built-in network for the series of the origins, of which each has one."""
         spec = builtin_spec(past.n_origins, lookback=lookback, horizon=horizon)
@@ -334,12 +329,8 @@ def _call_on_threads(
         for number in numbers:
             function(number)
         return
-    pool = ThreadPoolExecutor(n_workers)
-    try:
-        for _ in pool.map(function, numbers):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(n_workers) as pool:
+        list(pool.map(function, numbers))  # where one fails, those that wait are cancelled
 
 
 @dataclass(frozen=True)

@@ -276,11 +276,7 @@ def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
 
 
 def _of_horizon(
-    experts: Experts,
-    reaction: Reaction | None,
-    series: Integers,
-    boundary: Integers,
-    n_ahead: int,
+    experts: Experts, reaction: Reaction | None, series: Integers, boundary: Integers, n_ahead: int
 ) -> Inputs:
     """Return the inputs of the segments after boundaries, `(window,)` as `series` is.
 

@@ -324,11 +324,7 @@ class Member(nn.Module):
         return self.norm.weight.device
 
     def forward(
-        self,
-        history: Segments[Tensor],
-        ahead: Segments[Tensor],
-        stretch: Tensor,
-        state: Tensor,
+        self, history: Segments[Tensor], ahead: Segments[Tensor], stretch: Tensor, state: Tensor
     ) -> Tensor:
         """Return quantiles of segments ahead less the level, in units of the spread, (N, S, Q, P).
 

@@ -15,11 +15,7 @@ from rnnforecast.data.scaling import SPIKE_RUN, fit_scaling
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.model.inference import (
-    MemberWeights,
-    member_quantiles,
-    single_threaded_products,
-)
+from rnnforecast.model.inference import MemberWeights, member_quantiles, single_threaded_products
 from rnnforecast.model.inputs import (
     Inputs,
     Places,

@@ -23,13 +23,7 @@ from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints, MemberState, TrainingState, damaged
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.inference import MemberWeights
-from rnnforecast.model.loss import (
-    N_ORIGINS,
-    StepInputs,
-    ValidationWindows,
-    step_inputs,
-    step_loss,
-)
+from rnnforecast.model.loss import N_ORIGINS, StepInputs, ValidationWindows, step_inputs, step_loss
 from rnnforecast.model.member import Member, device_of, make_member, weights_of
 from rnnforecast.model.network import Network
 from rnnforecast.parallel import Ranks, broadcast_int, rank_share
