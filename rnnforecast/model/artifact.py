@@ -410,13 +410,10 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         lengths = pc.binary_length(encoded.dictionary).take(encoded.indices)
         if (pc.sum(lengths).as_py() or 0) > _MAX_SERIES_BYTES:
             raise ValueError("the series names decompress to an implausible size")
-        table = table.set_column(
-            table.schema.get_field_index("series"), "series", encoded.cast(pa.string())
-        )
+        names = encoded.cast(pa.string())
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"cannot read the series names: {error}") from error
 
-    names = table.column("series")
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("some series names are missing or duplicated")
 

@@ -128,6 +128,7 @@ class SeriesInputs:
         self.segment = segment
         self._group = np.empty(len(readings), np.int64)
         self._place = np.empty(len(readings), np.int64)
+        self.center = np.empty(len(readings))
         groups: dict[Seasons, list[int]] = {}
         for number, of_series in enumerate(seasons):
             groups.setdefault(of_series, []).append(number)
@@ -141,6 +142,7 @@ class SeriesInputs:
             lead = max(1, min(n_ahead, -(-of_group.main // segment) + 1, _MAX_FAR))
             experts = Experts(readings[numbers], of_group, segment, far=lead, drift_rows=drift_rows)
             self._experts.append(experts)
+            self.center[numbers] = experts.center
             reaction = None
             if known is not None:
                 n_before = experts.n_rows - readings.shape[1]
@@ -152,9 +154,6 @@ class SeriesInputs:
 
         self.history = _joined(parts, [*groups.values()])
         self.n_segments = self.history.gain.shape[1]
-        self.center = np.empty(len(readings))
-        for experts, numbers in zip(self._experts, groups.values(), strict=True):
-            self.center[numbers] = experts.center
 
     def ahead(self, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
         """Return the inputs of the segments after boundaries, `(window,)`, as if nothing was read.
