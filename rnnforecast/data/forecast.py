@@ -10,7 +10,6 @@ from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -153,11 +152,6 @@ class Forecast:
             column[rows[begin:end]] = points[begin:end]
             columns[name] = pa.array(column, from_pandas=True)
         return pa.table(columns)
-
-    def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return the table of `to_arrow` as a pandas DataFrame."""
-        table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
-        return table
 
 
 class Forecaster(Protocol):

@@ -76,10 +76,10 @@ class _States:
     def at(self, segment: Integers, stretch: Integers) -> tuple[Floats, Floats | None]:
         """Return the states of stretches after some of their segments, `(D, N)` each."""
 
-        def taken(states: Floats) -> Floats:
+        def select(states: Floats) -> Floats:
             return np.ascontiguousarray(states[segment, :, stretch].T)
 
-        return taken(self.hidden), None if self.memory is None else taken(self.memory)
+        return select(self.hidden), None if self.memory is None else select(self.memory)
 
 
 def member_quantiles(

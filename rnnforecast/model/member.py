@@ -445,12 +445,12 @@ def weights_of(member: Member) -> MemberWeights:
 
 def device_of(config: TrainConfig) -> torch.device:
     """Return the device to train on. Raises `UsageError` where there is none of that kind."""
-    if config.device == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
         raise UsageError(
             "--device cuda needs a CUDA device, but torch finds none", hint="use --device cpu"
         )
-    wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    if not wants_cuda:
+    if config.device == "cpu" or not has_cuda:
         return torch.device("cpu")
     launch = current_launch()
     return torch.device("cuda", 0 if launch is None else launch.local_rank)
