@@ -157,8 +157,7 @@ class Forecast:
 class Forecaster(Protocol):
     """Anything that forecasts: a network, calibrated or not, or a baseline.
 
-    They are `RNNForecaster`, `Calibrated`, `ExpertForecaster`, `SeasonalNaive` and `RidgeOnLags`,
-    made by a classmethod `fit`.
+    They are `RNNForecaster`, `Calibrated`, `ExpertForecaster`, `SeasonalNaive` and `RidgeOnLags`.
     """
 
     def predict(

@@ -342,12 +342,6 @@ class ExpertForecaster:
     its readings.
     """
 
-    @classmethod
-    def fit(cls, train: Past, validation: Past | None) -> ExpertForecaster:
-        """Return the forecaster: it learns nothing, `predict` gets all that it needs."""
-        del train, validation
-        return cls()
-
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast after each cutoff; NaN where there is no reading."""
         levels = tuple(quantiles)
