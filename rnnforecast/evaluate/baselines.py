@@ -22,7 +22,7 @@ _DEFAULT_STRENGTH = 100.0
 """Regularisation where no validation readings decide."""
 
 
-def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ...]) -> Doubles:
+def normal_quantiles(point: Doubles, deviation: Doubles, levels: Sequence[float]) -> Doubles:
     """Return quantiles of a normal distribution around each point, `(..., quantile)`."""
     quantiles: Doubles = point[..., None] + deviation[..., None] * normal_scores(levels)
     return quantiles
@@ -52,7 +52,7 @@ class SeasonalNaive:
         seasons_ahead = leads // self.season + 1
         spread = np.sqrt(seasonal_differences(past, self.season).mean_square)
         deviation = np.where(np.isfinite(spread), spread, 0.0)[:, None] * np.sqrt(seasons_ahead)
-        values = normal_quantiles(point, deviation, tuple(quantiles)).astype(np.float32)
+        values = normal_quantiles(point, deviation, quantiles).astype(np.float32)
         return Forecast.of_past(past, values, quantiles)
 
 
@@ -204,7 +204,7 @@ class RidgeOnLags:
 
         scaled = filled / scale @ self.coefficients[:horizon].T + self.intercepts[:horizon]
         point = scaled * scale + level
-        values = normal_quantiles(point, self.deviation[:horizon] * scale, tuple(quantiles))
+        values = normal_quantiles(point, self.deviation[:horizon] * scale, quantiles)
         return Forecast.of_past(past, values.astype(np.float32), quantiles)
 
 

@@ -344,7 +344,6 @@ class ExpertForecaster:
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast after each cutoff; NaN where there is no reading."""
-        levels = tuple(quantiles)
         point = np.full((past.n_origins, horizon), np.nan)
         deviation = np.zeros_like(point)
         for seasons, origins, row, table in _tables(past, horizon):
@@ -362,8 +361,8 @@ class ExpertForecaster:
                 error = np.where(is_better, combined.error, error)
 
         with np.errstate(over="ignore"):  # readings near the largest of float32
-            values = point[..., None] + deviation[..., None] * normal_scores(levels)
-            return Forecast.of_past(past, values.astype(np.float32), levels)
+            values = point[..., None] + deviation[..., None] * normal_scores(quantiles)
+            return Forecast.of_past(past, values.astype(np.float32), quantiles)
 
 
 def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integers, Doubles]]:
