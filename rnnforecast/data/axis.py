@@ -58,6 +58,10 @@ class Offsets(NamedTuple):
         """When the period ends, UTC."""
         return np.append(self.start[1:], np.iinfo(np.int64).max)
 
+    def to_wall_clock(self, times: Integers) -> Integers:
+        """Return what the clock shows at times in UTC."""
+        return times + self.offset[np.searchsorted(self.start, times, side="right") - 1]
+
     @property
     def wall_start(self) -> Integers:
         """What the clock shows when the period begins."""
@@ -150,9 +154,7 @@ class TimeAxis:
         What lies in a closed step becomes the beginning of the next open one.
         """
         if self.kind != ELAPSED and self.tz is not None:
-            offsets = self._offsets
-            period = np.searchsorted(offsets.start, times, side="right") - 1
-            times = times + offsets.offset[period]
+            times = self._offsets.to_wall_clock(times)
         return self.from_wall_clock(times)
 
     def from_wall_clock(self, times: Integers) -> Integers:
@@ -224,8 +226,7 @@ class TimeAxis:
         """Return what the clock of the zone shows at times of the axis, without a zone."""
         wall = self.to_wall_clock(times)
         if self.kind == ELAPSED and self.tz is not None:
-            offsets = zone_offsets(self.tz)
-            wall = wall + offsets.offset[np.searchsorted(offsets.start, wall, side="right") - 1]
+            wall = zone_offsets(self.tz).to_wall_clock(wall)
         return pd.DatetimeIndex(wall.astype("datetime64[us]"))
 
     def skipped_rows(self, begin_us: int, end_us: int, step_us: int) -> list[tuple[int, int]]:

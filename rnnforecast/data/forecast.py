@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import BAND, quantile_name
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, timestamp_array
-from rnnforecast.data.windows import Past, Values
+from rnnforecast.data.windows import Past, Values, add_base
 from rnnforecast.errors import UsageError
 from rnnforecast.spec import QUANTILES
 
@@ -47,6 +46,18 @@ class Forecast:
     p_exceed: NDArray[np.float64] | None = None
     """`(origin, horizon)`: the probability of a reading above a limit; NaN where there is none."""
 
+    @classmethod
+    def of_past(cls, past: Past, values: Floats, quantiles: Sequence[float]) -> Forecast:
+        """Return the forecast of a Past's origins; `values` are still less the base."""
+        return cls(
+            values=add_base(values, past),
+            quantiles=tuple(quantiles),
+            names=take_names(past.names, past.series),
+            cutoff_us=past.cutoff_time,
+            step_us=past.step_us,
+            axis=past.axis,
+        )
+
     @property
     def horizon(self) -> int:
         """Steps ahead."""
@@ -75,27 +86,26 @@ class Forecast:
         order = np.lexsort((times, rows // self.horizon))
         return rows[order], times[order]
 
+    def apply(self, function: Callable[[Values], Values]) -> Forecast:
+        """Return the forecast with other values: those before calibration are changed alike."""
+        raw = self.uncalibrated
+        changed, uncalibrated = function(self.values), None if raw is None else function(raw)
+        return replace(self, values=changed, uncalibrated=uncalibrated)
+
     def subset(self, origins: NDArray[np.bool_]) -> Forecast:
         """Return the forecast of some of the origins."""
         return replace(
-            self,
-            values=self.values[origins],
+            self.apply(lambda values: values[origins]),
             names=take_names(self.names, origins),
             cutoff_us=self.cutoff_us[origins],
             source=self.source and take_names(self.source, origins),
-            uncalibrated=None if self.uncalibrated is None else self.uncalibrated[origins],
             p_exceed=None if self.p_exceed is None else self.p_exceed[origins],
         )
 
     def only(self, quantiles: Sequence[float]) -> Forecast:
         """Return the forecast with only these quantiles, which it must have."""
         index = [self.quantiles.index(level) for level in quantiles]
-        return replace(
-            self,
-            values=self.values[:, :, index],
-            quantiles=tuple(quantiles),
-            uncalibrated=None if self.uncalibrated is None else self.uncalibrated[:, :, index],
-        )
+        return replace(self.apply(lambda values: values[:, :, index]), quantiles=tuple(quantiles))
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
         """Return one row for each origin and stamp: series, timestamp, forecast, the quantiles.
@@ -143,17 +153,11 @@ class Forecast:
             columns[name] = pa.array(column, from_pandas=True)
         return pa.table(columns)
 
-    def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return the table of `to_arrow` as a pandas DataFrame."""
-        table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
-        return table
-
 
 class Forecaster(Protocol):
     """Anything that forecasts: a network, calibrated or not, or a baseline.
 
-    They are `RNNForecaster`, `Calibrated`, `ExpertForecaster`, `SeasonalNaive` and `RidgeOnLags`,
-    made by a classmethod `fit`.
+    They are `RNNForecaster`, `Calibrated`, `ExpertForecaster`, `SeasonalNaive` and `RidgeOnLags`.
     """
 
     def predict(

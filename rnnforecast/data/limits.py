@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -101,9 +101,7 @@ class Limits:
             values[rising] = np.fmax.accumulate(values[rising], axis=1)
             return values
 
-        raw = forecast.uncalibrated
-        uncalibrated = None if raw is None else risen(raw)
-        return replace(forecast, values=risen(forecast.values), uncalibrated=uncalibrated)
+        return forecast.apply(risen)
 
     def _rising(self, past: Past, n_rows: int) -> Flags:
         """`(origin,)`: whether a total never falls, nor has done so in the newest rows."""
@@ -205,10 +203,7 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
         (is_fine and at_high >= _PILE * counts[-2])
         or (is_zero and at_high >= _MANY * len(observed))
     )
-    return (
-        float(low) + base if is_floor else np.nan,
-        float(high) + base if is_ceiling else np.nan,
-    )
+    return (float(low) + base if is_floor else np.nan, float(high) + base if is_ceiling else np.nan)
 
 
 def _are_states(observed: Floats, values: Floats, counts: Integers) -> bool:
@@ -275,16 +270,9 @@ class Limited:
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast, and clip the quantiles, those before calibration too."""
         forecast = self.forecaster.predict(past, horizon, quantiles)
-        forecast = self.limits.without_falls(forecast, past)
         low, high = (limit[:, None, None] for limit in self.limits.of(past, horizon))
-
-        def clipped(values: Values) -> Values:
-            inside: Values = np.clip(values, low, high, dtype=values.dtype)
-            return inside
-
-        raw = forecast.uncalibrated
-        uncalibrated = None if raw is None else clipped(raw)
-        return replace(forecast, values=clipped(forecast.values), uncalibrated=uncalibrated)
+        forecast = self.limits.without_falls(forecast, past)
+        return forecast.apply(lambda values: np.clip(values, low, high, dtype=values.dtype))
 
 
 def with_limits(forecaster: Forecaster, limits: Limits | None) -> Forecaster:

@@ -28,12 +28,7 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
-from rnnforecast.errors import (
-    DataError,
-    Location,
-    NotEnoughDataError,
-    writing_standard_output,
-)
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, writing_standard_output
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.storage.publish import publishing_output
 from rnnforecast.storage.remote import as_path, check_json_lines
@@ -295,23 +290,20 @@ def _read_table(path: Path) -> pa.Table:
 
 def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | None]:
     """Return the times, `(row,)`, in microseconds, and the zone that they were written in."""
-    if pa.types.is_timestamp(column.type):
-        tz = column.type.tz
-        try:
+    tz = None
+    try:
+        if pa.types.is_timestamp(column.type):
+            tz = column.type.tz
             stamps = pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", tz=tz)).to_pandas())
-        except (ValueError, pa.ArrowException) as error:
-            raise _no_forecast(path, f"a timestamp cannot be parsed ({error})") from error
-    else:
-        texts = column.to_pylist()
-        try:
+        else:
+            texts = column.to_pylist()
             first = pd.Timestamp(texts[0])
             stamps = pd.DatetimeIndex(pd.to_datetime(texts, utc=first.tzinfo is not None))
-        except (TypeError, ValueError) as error:
-            raise _no_forecast(path, f"a timestamp cannot be parsed ({error})") from error
-        tz = None
-        if first.tzinfo is not None:  # as Arrow writes an offset: `+01:00`
-            minutes = int((first.utcoffset() or timedelta()).total_seconds()) // 60
-            tz = format_utc_offset(minutes) if minutes else "UTC"
+            if first.tzinfo is not None:  # as Arrow writes an offset: `+01:00`
+                minutes = int((first.utcoffset() or timedelta()).total_seconds()) // 60
+                tz = format_utc_offset(minutes) if minutes else "UTC"
+    except (TypeError, ValueError, pa.ArrowException) as error:
+        raise _no_forecast(path, f"a timestamp cannot be parsed ({error})") from error
 
     if stamps.isna().any():
         raise _no_forecast(path, "a timestamp is missing")

@@ -94,7 +94,7 @@ def parse_seasons(config: WindowConfig, past: Past) -> Seasons | None:
     longest = int(past.cutoff.max(initial=0))
     periods = []
     for text in config.season.split(","):
-        season = _steps(text, "season", past.step_us, past.axis)
+        season = parse_window(text, "season", past.step_us, past.axis)
         if season >= longest:
             raise NotEnoughDataError(
                 f"a season of {season} steps does not fit into {longest} training rows",
@@ -735,11 +735,11 @@ def resolve_windows(
     if config.horizon == "auto":
         horizon = min(default_horizon(season, step_us), max_auto_horizon(longest))
     else:
-        horizon = _steps(config.horizon, "horizon", step_us, axis)
+        horizon = parse_window(config.horizon, "horizon", step_us, axis)
     if config.lookback == "auto":
         lookback = min(n_wanted, max(longest - 2 * horizon, 1))
     else:
-        lookback = _steps(config.lookback, "lookback", step_us, axis)
+        lookback = parse_window(config.lookback, "lookback", step_us, axis)
 
     if longest < lookback + horizon:
         short = "--horizon", str(max(1, longest // 8)), "--lookback", str(max(1, longest // 3))
@@ -754,7 +754,8 @@ def resolve_windows(
     return lookback, horizon
 
 
-def _steps(text: str, name: str, step_us: int, axis: TimeAxis) -> int:
+def parse_window(text: str, name: str, step_us: int, axis: TimeAxis) -> int:
+    """Parse a season, a look-back or a horizon to steps. Raises `UsageError`."""
     return parse_steps(text, step_us=step_us, name=name, limit=MAX_LOOKBACK, measure=axis.measure)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from rnnforecast.config.training import (
     BUILTIN_MODEL,
-    MAX_HORIZON,
     TRAINED,
     BacktestConfig,
     Config,
@@ -31,7 +30,7 @@ from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past, window
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import BUILTIN, MemberSpec, NetworkSpec
-from rnnforecast.units import describe_duration, parse_duration_us, parse_steps
+from rnnforecast.units import describe_duration, parse_duration_us
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
@@ -40,18 +39,8 @@ _NAMED_SEASONS = 3
 _MIN_READ_SHARE = 0.1
 """Share of a window's rows that are read, at least: with fewer, stamps or step are misread."""
 _LONGER_STEPS = (
-    "1min",
-    "5min",
-    "10min",
-    "15min",
-    "30min",
-    "1h",
-    "2h",
-    "3h",
-    "6h",
-    "12h",
-    "1d",
-    "7d",
+    *("1min", "5min", "10min", "15min", "30min"),
+    *("1h", "2h", "3h", "6h", "12h", "1d", "7d"),
 )
 """Steps that are proposed where most readings of the present one are missing."""
 
@@ -75,11 +64,8 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     Season and windows are found in the readings before the train part ends. Raises
     `NotEnoughDataError` where no series is as long as one window.
     """
-    train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    common = seasons.parse_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, common)
-    longest = int(panel.lengths.max())
-    spec = _settle(config, train_past, by_series, listener, longest=longest)
+    past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
+    spec, common, by_series = _settle(config, past, listener, longest=int(panel.lengths.max()))
     split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
@@ -95,16 +81,10 @@ def set_up_backtest(
     each other, `NotEnoughDataError` where a part is too short.
     """
     if config.window.horizon == "auto" and ends.windows is not None:
-        raise UsageError(
-            "--windows needs --horizon",
-            hint="add e.g.  --horizon 24",
-        )
+        raise UsageError("--windows needs --horizon", hint="add e.g.  --horizon 24")
 
-    train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    common = seasons.parse_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, common)
-    longest = int(train_past.cutoff.max())
-    spec = _settle(config, train_past, by_series, listener, longest=longest)
+    past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
+    spec, common, by_series = _settle(config, past, listener, longest=int(past.cutoff.max()))
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
@@ -146,24 +126,18 @@ def _max_horizon(config: Config, panel: Panel) -> int:
     horizon = config.window.horizon
     if horizon == "auto":
         return seasons.max_auto_horizon(int(panel.lengths.max()))
-    return parse_steps(
-        horizon,
-        step_us=panel.step_us,
-        name="horizon",
-        limit=MAX_HORIZON,
-        measure=panel.axis.measure,
-    )
+    return seasons.parse_window(horizon, "horizon", panel.step_us, panel.axis)
 
 
 def _settle(
-    config: Config,
-    past: Past,
-    by_series: tuple[Seasons, ...],
-    listener: Listener,
-    *,
-    longest: int,
-) -> NetworkSpec:
-    """Find windows and members for the readings of a Past, and note them."""
+    config: Config, past: Past, listener: Listener, *, longest: int
+) -> tuple[NetworkSpec, Seasons | None, tuple[Seasons, ...]]:
+    """Find seasons, windows and members for the readings of a Past, and note them.
+
+    The seasons are those that the user names for all series, if any, and those of each.
+    """
+    common = seasons.parse_seasons(config.window, past)
+    by_series = seasons.seasons_of(past, common)
     season = seasons.most_common(by_series, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,
@@ -177,11 +151,7 @@ def _settle(
     n_known, n_past, n_static = past.n_features
     members = _members(config.network, has_covariates=n_known + n_past + n_static > 0)
     for line in seasons.describe_windows(
-        past.step_us,
-        season=season,
-        lookback=lookback,
-        horizon=horizon,
-        segment=members[0].segment,
+        past.step_us, season=season, lookback=lookback, horizon=horizon, segment=members[0].segment
     ):
         listener(Notice(line))
     others = Counter(each.main for each in by_series if each.main not in (1, season))
@@ -192,7 +162,7 @@ def _settle(
         )
         listener(Notice(f"other seasons: {', '.join(parts)} of {len(by_series)} series"))
 
-    return NetworkSpec(
+    spec = NetworkSpec(
         lookback,
         horizon,
         season,
@@ -202,6 +172,7 @@ def _settle(
         n_past=n_past,
         n_static=n_static,
     )
+    return spec, common, by_series
 
 
 def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpec, ...]:

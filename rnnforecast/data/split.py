@@ -148,12 +148,7 @@ def split_times_by_share(
 
 
 def split_times_by_ends(
-    panel: Panel,
-    ends: BacktestConfig,
-    *,
-    validation: float,
-    test: float,
-    horizon: int,
+    panel: Panel, ends: BacktestConfig, *, validation: float, test: float, horizon: int
 ) -> SplitTimes:
     """Return the moments that the user names; the others come from shares of the rows.
 

@@ -149,10 +149,8 @@ class TrainingWindows:
         is_local = panel.is_local[series]
         local_series, local_row = series[is_local], row[is_local]
 
-        low, high = (
-            panel.begins(local_series),
-            panel.begins(local_series) + panel.lengths[local_series],
-        )
+        low = panel.begins(local_series)
+        high = low + panel.lengths[local_series]
         start = low + local_row - self.lookback
         values = gather(panel.target, start, width, low=low, high=high)
         features = None
@@ -476,10 +474,7 @@ def windows_of(
 ) -> TrainingWindows:
     """Return the windows of a network: see `Past.windows`."""
     return past.windows(
-        spec.lookback,
-        spec.horizon,
-        least_history=spec.least_history,
-        targets_after=targets_after,
+        spec.lookback, spec.horizon, least_history=spec.least_history, targets_after=targets_after
     )
 
 

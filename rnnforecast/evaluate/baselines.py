@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rnnforecast.data.arrays import Doubles, Floats, Integers, sums_before, take_names
 from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, TrainingWindows, add_base
+from rnnforecast.data.windows import Past, TrainingWindows
 
 _MAX_WINDOWS = 10_000
 """Windows that ridge regression is fitted to: 20,000 took twice the time, and the scaled MSE on
@@ -22,7 +22,7 @@ _DEFAULT_STRENGTH = 100.0
 """Regularisation where no validation readings decide."""
 
 
-def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ...]) -> Doubles:
+def normal_quantiles(point: Doubles, deviation: Doubles, levels: Sequence[float]) -> Doubles:
     """Return quantiles of a normal distribution around each point, `(..., quantile)`."""
     quantiles: Doubles = point[..., None] + deviation[..., None] * normal_scores(levels)
     return quantiles
@@ -52,17 +52,8 @@ class SeasonalNaive:
         seasons_ahead = leads // self.season + 1
         spread = np.sqrt(seasonal_differences(past, self.season).mean_square)
         deviation = np.where(np.isfinite(spread), spread, 0.0)[:, None] * np.sqrt(seasons_ahead)
-        levels = tuple(quantiles)
-        values = normal_quantiles(point, deviation, levels).astype(np.float32)
-
-        return Forecast(
-            values=add_base(values, past),
-            quantiles=levels,
-            names=take_names(past.names, past.series),
-            cutoff_us=past.cutoff_time,
-            step_us=past.step_us,
-            axis=past.axis,
-        )
+        values = normal_quantiles(point, deviation, quantiles).astype(np.float32)
+        return Forecast.of_past(past, values, quantiles)
 
 
 def naive() -> SeasonalNaive:
@@ -213,15 +204,8 @@ class RidgeOnLags:
 
         scaled = filled / scale @ self.coefficients[:horizon].T + self.intercepts[:horizon]
         point = scaled * scale + level
-        values = normal_quantiles(point, self.deviation[:horizon] * scale, tuple(quantiles))
-        return Forecast(
-            values=add_base(values.astype(np.float32), past),
-            quantiles=tuple(quantiles),
-            names=names,
-            cutoff_us=past.cutoff_time,
-            step_us=past.step_us,
-            axis=past.axis,
-        )
+        values = normal_quantiles(point, self.deviation[:horizon] * scale, quantiles)
+        return Forecast.of_past(past, values.astype(np.float32), quantiles)
 
 
 def _pairs(windows: TrainingWindows, scale: Floats, *, at_most: int) -> tuple[Doubles, Doubles]:

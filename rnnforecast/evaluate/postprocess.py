@@ -225,12 +225,7 @@ def wrap_directions(
         moved: Values = (values - 2 * HALF_TURN * turns[:, :, None]).astype(values.dtype)
         return moved
 
-    uncalibrated = forecast.uncalibrated
-    return replace(
-        forecast,
-        values=turned(forecast.values),
-        uncalibrated=None if uncalibrated is None else turned(uncalibrated),
-    )
+    return forecast.apply(turned)
 
 
 def clip_to_bounds(

@@ -76,9 +76,9 @@ UNTRAINED = -(1 << 62)
 """Before all times: from when on readings are new to the built-in network, in microseconds."""
 _SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
-_SHIFT_FIELDS = [pa.field("quantile_shifts", _SHIFTS)]
-_LIMIT_FIELDS = [pa.field("low", pa.float64()), pa.field("high", pa.float64())]
-_RISE_FIELDS = [pa.field("rises", pa.bool_())]
+_OPTIONAL_FIELDS = pa.schema(
+    {"quantile_shifts": _SHIFTS, "low": pa.float64(), "high": pa.float64(), "rises": pa.bool_()}
+)
 """Fields that only calibrated versions have, and those whose readings rest on limits or rise."""
 
 
@@ -177,9 +177,11 @@ def _stored_options(config: DataConfig) -> dict[str, Any]:
     return options
 
 
-_STORED: tuple[type, ...] = (Artifact, NetworkSpec, MemberSpec, Schema, Covariate)
-_OPTIONS: tuple[type, ...] = (DataConfig, WindowConfig, NetworkConfig, TrainConfig)
-_HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORED + _OPTIONS}
+_STORED: tuple[type, ...] = (
+    *(Artifact, NetworkSpec, MemberSpec, Schema, Covariate),
+    *(DataConfig, WindowConfig, NetworkConfig, TrainConfig),
+)
+_HINTS = {cls: get_type_hints(cls) for cls in _STORED}
 """Types of the fields, resolved at import: that evaluates annotations, and a load runs no code."""
 
 
@@ -201,7 +203,7 @@ def load(directory: AnyPath) -> Artifact:
 
         series = unpack_series(files[SERIES], spec.n_series)
         weights = _unpack_weights(files[WEIGHTS])
-        check_weights(weights, shapes)
+        check_tensors(weights, {name: ("float32", shape) for name, shape in shapes.items()})
         artifact = Artifact(
             spec=spec,
             config=config,
@@ -368,20 +370,19 @@ class SeriesTable:
 
 def pack_series(series: SeriesTable) -> bytes:
     """Return the table as a Parquet file."""
-    fields = list(_SERIES_SCHEMA)
-    columns = [pa.array(series.names, pa.string()), pa.array(series.base, pa.float64())]
+    columns = {
+        "series": pa.array(series.names, pa.string()),
+        "offset": pa.array(series.base, pa.float64()),
+    }
     if series.quantile_shifts is not None:
-        fields += _SHIFT_FIELDS
         flat = pa.array(series.quantile_shifts.ravel(), pa.float32())
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=_SHIFTS))
+        columns["quantile_shifts"] = pa.FixedSizeListArray.from_arrays(flat, type=_SHIFTS)
     if series.limits is not None:
-        fields += _LIMIT_FIELDS
-        columns += [pa.array(series.limits.low), pa.array(series.limits.high)]
+        columns |= {"low": pa.array(series.limits.low), "high": pa.array(series.limits.high)}
         if series.limits.rises is not None:
-            fields += _RISE_FIELDS
-            columns.append(pa.array(series.limits.rises))
+            columns["rises"] = pa.array(series.limits.rises)
     buffer = io.BytesIO()
-    pa_parquet.write_table(pa.table(columns, schema=pa.schema(fields)), buffer)
+    pa_parquet.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
 
 
@@ -395,8 +396,7 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > _MAX_SERIES_BYTES:
             raise ValueError("the series names decompress to an implausible size")
-        extra = (*_SHIFT_FIELDS, *_LIMIT_FIELDS, *_RISE_FIELDS)
-        optional = [f for f in extra if f.name in schema.names]
+        optional = [f for f in _OPTIONAL_FIELDS if f.name in schema.names]
         limit_names = {"low", "high", "rises"} & set(schema.names)
         is_partial = limit_names and not limit_names >= {"low", "high"}
         if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or is_partial:
@@ -410,13 +410,10 @@ def unpack_series(content: bytes, n_series: int) -> SeriesTable:
         lengths = pc.binary_length(encoded.dictionary).take(encoded.indices)
         if (pc.sum(lengths).as_py() or 0) > _MAX_SERIES_BYTES:
             raise ValueError("the series names decompress to an implausible size")
-        table = table.set_column(
-            table.schema.get_field_index("series"), "series", encoded.cast(pa.string())
-        )
+        names = encoded.cast(pa.string())
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"cannot read the series names: {error}") from error
 
-    names = table.column("series")
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("some series names are missing or duplicated")
 
@@ -452,18 +449,24 @@ def _unpack_weights(content: bytes) -> Tensors:
     return tensors
 
 
-def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise `ValueError` unless these are the expected tensors, as float32 and all finite."""
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
+def check_tensors(
+    tensors: Mapping[str, NDArray[Any]], expected: Mapping[str, tuple[str, tuple[int | None, ...]]]
+) -> None:
+    """Raise `ValueError` unless these are the expected tensors, and all finite.
+
+    `expected` are types and shapes, with None for any length.
+    """
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors:
             raise ValueError(f"tensor {name} is missing")
         if name not in expected:
             raise ValueError(f"tensor {name} does not belong to this network")
-        tensor = weights[name]
-        if tensor.shape != expected[name] or tensor.dtype != np.float32:
-            raise ValueError(
-                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
-            )
+        tensor, (dtype, shape) = tensors[name], expected[name]
+        has_shape = tensor.ndim == len(shape) and all(
+            n in (size, None) for n, size in zip(shape, tensor.shape, strict=True)
+        )
+        if tensor.dtype != dtype or not has_shape:
+            raise ValueError(f"tensor {name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
         if not np.isfinite(tensor).all():
             raise ValueError(f"tensor {name} contains a value that is not finite")
 

@@ -16,23 +16,24 @@ import safetensors.numpy
 from rnnforecast._version import __version__
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import MAX_HORIZON, Config, WindowConfig
+from rnnforecast.config.training import Config, NetworkConfig, WindowConfig
 from rnnforecast.data.limits import fit_limits
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import (
     Seasons,
     default_horizon,
     most_common,
     parse_seasons,
+    parse_window,
     seasons_of,
     wanted_lookback,
 )
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.model.artifact import Artifact, Tensors
-from rnnforecast.spec import builtin_spec
+from rnnforecast.model.inference import MemberWeights
+from rnnforecast.model.network import Network, describe_series
+from rnnforecast.spec import BUILTIN, NetworkSpec, builtin_spec
 from rnnforecast.tables.schema import Schema
-from rnnforecast.units import parse_steps
 
 _WEIGHTS, _MANIFEST = "builtin.safetensors", "builtin.json"
 _DIGITS = 6
@@ -53,25 +54,17 @@ def builtin_version() -> str:
     return f"builtin-{manifest['sha256'][:_DIGITS]}"
 
 
-def builtin_tensors(
-    past: Past, seasons: Sequence[Seasons], common: Seasons | None = None
-) -> Tensors:
-    """Return all tensors of the built-in network for the series of `past`, one origin in each.
+def builtin_network(
+    spec: NetworkSpec, past: Past, seasons: Sequence[Seasons], common: Seasons | None = None
+) -> Network:
+    """Return the built-in network for the series of `past`, one origin in each.
 
     What it is told of a series are level, spread and outlier threshold before the cutoff, and
-    `seasons`, `(series,)`. Entry 0 stands for a series that it is told nothing of but the `common`
-    seasons, if there are any.
+    `seasons`, `(series,)`; of an unknown one, the `common` seasons, if there are any.
     """
-    scaling = fit_scaling(past)
-    unknown = (0, 0) if common is None else (common.main, common.long)
-    rows = [unknown, *((of_series.main, of_series.long) for of_series in seasons)]
-    facts = {
-        "center": np.append(np.float32(0), scaling.center),
-        "scale": np.append(np.float32(1), scaling.scale),
-        "outlier_threshold": np.append(np.float32(np.nan), scaling.reach),
-        "seasons": np.array(rows, np.float32),
-    }
-    return {**facts, **{f"members.0.{name}": x for name, x in builtin_weights().items()}}
+    member = MemberWeights(BUILTIN, builtin_weights())
+    network = Network.of_members(spec, NetworkConfig(), [member])
+    return describe_series(network, np.arange(past.n_origins), seasons, past, common=common)
 
 
 def note_of_builtin(panel: Panel, data: object, options: DataConfig) -> str:
@@ -85,12 +78,7 @@ def note_of_builtin(panel: Panel, data: object, options: DataConfig) -> str:
 
 
 def builtin_artifact(
-    panel: Panel,
-    schema: Schema,
-    options: DataConfig,
-    *,
-    horizon: str | None,
-    season: str = "auto",
+    panel: Panel, schema: Schema, options: DataConfig, *, horizon: str | None, season: str = "auto"
 ) -> Artifact:
     """Return the built-in network for the series of a panel; made without torch.
 
@@ -107,22 +95,17 @@ def builtin_artifact(
         most = max(1, int(panel.lengths.max()) // 2)
         n_ahead = min(default_horizon(main_season, panel.step_us), most)
     else:
-        n_ahead = parse_steps(
-            horizon,
-            step_us=panel.step_us,
-            name="horizon",
-            limit=MAX_HORIZON,
-            measure=panel.axis.measure,
-        )
+        n_ahead = parse_window(horizon, "horizon", panel.step_us, panel.axis)
     limits = fit_limits(past)
     lookback = min(wanted_lookback(seasons), int(panel.lengths.max()))
+    spec = builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=main_season)
     return Artifact(
-        spec=builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=main_season),
+        spec=spec,
         config=Config(options, replace(window, horizon=str(n_ahead))),
         schema=schema,
         names=panel.names,
         base=tuple(panel.base.tolist()),
-        weights=builtin_tensors(past, seasons, common),
+        weights=builtin_network(spec, past, seasons, common).tensors(),
         metrics={},
         history="",
         trained_until=None,

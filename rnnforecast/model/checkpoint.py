@@ -21,7 +21,7 @@ from rnnforecast.config.fields import decode, parse_json, to_json
 from rnnforecast.data.arrays import Floats
 from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
-from rnnforecast.model.artifact import Tensors
+from rnnforecast.model.artifact import Tensors, check_tensors
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast
 from rnnforecast.storage.publish import make_directory, publishing_file
 from rnnforecast.storage.remote import AnyPath, etag_of, read_bounded
@@ -72,13 +72,6 @@ class MemberState:
             for parameter, values in getattr(self, kind).items()
         }
         return by_name | {name: getattr(self, name) for name in _ARRAYS}
-
-    def scalars(self) -> dict[str, Any]:
-        """Return what is not an array, as JSON stores it."""
-        return {
-            "steps": self.steps,
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-        }
 
 
 @dataclass(frozen=True)
@@ -167,13 +160,17 @@ def discard_checkpoint(model: AnyPath) -> None:
 
 def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | memoryview[Any]]:
     """Yield the parts of the file in order; no tensor is copied."""
+    members = [
+        {"steps": member.steps, "epochs": [asdict(epoch) for epoch in member.epochs]}
+        for member in state.members
+    ]
     description = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
         "identity": dict(identity),
         "target": state.target,
         "going": list(state.active),
-        "members": [member.scalars() for member in state.members],
+        "members": members,
     }
 
     tensors = {**state.tensors(), _STATE: np.frombuffer(to_json(description), np.uint8)}
@@ -249,7 +246,13 @@ def _decode_state(
     """Build the state that a file holds. Raises `ValueError` for one that is not like `like`."""
     if description["format_version"] != _FORMAT_VERSION:
         raise ValueError(f"its format is {description['format_version']!r}, not {_FORMAT_VERSION}")
-    _check_tensors(tensors, like.tensors())
+    check_tensors(
+        tensors,
+        {  # an epoch under way has any number of steps
+            name: (str(x.dtype), (None,) if name.endswith((".losses", ".norms")) else x.shape)
+            for name, x in like.tensors().items()
+        },
+    )
 
     indices = range(len(like.members))
     active = description["going"]
@@ -284,26 +287,6 @@ def _step_count(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is not a number of steps")
     return value
-
-
-def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray[Any]]) -> None:
-    """Raise `ValueError` for other names, types or shapes, and for values that are not finite."""
-    for name in sorted(tensors.keys() | like.keys()):
-        if name not in tensors:
-            raise ValueError(f"tensor {name} is missing")
-        if name not in like:
-            raise ValueError(f"tensor {name} does not belong to this training")
-
-        tensor, expected = tensors[name], like[name]
-        # an epoch under way has any number of steps
-        is_free = name.endswith((".losses", ".norms")) and tensor.ndim == 1
-        if tensor.dtype != expected.dtype or not (is_free or tensor.shape == expected.shape):
-            raise ValueError(
-                f"tensor {name} is {tensor.dtype} {tensor.shape}, "
-                f"not {expected.dtype} {expected.shape}"
-            )
-        if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} contains a value that is not finite")
 
 
 def damaged(path: AnyPath, reason: str) -> ModelError:

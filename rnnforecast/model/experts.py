@@ -32,13 +32,7 @@ FULL = (
     "drift",
 )
 """Forecasts of the reading: see `Experts.forecast`."""
-ADDITIVE = (
-    "autoregression",
-    "autoregression of the level",
-    "fast fading",
-    "fading",
-    "remainder",
-)
+ADDITIVE = ("autoregression", "autoregression of the level", "fast fading", "fading", "remainder")
 """Forecasts of the difference between the reading and a full expert's forecast."""
 NAMES = (*FULL, *ADDITIVE)
 assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)
@@ -110,7 +104,10 @@ class Experts:
 
         self._measure_levels()
         self._measure_seasons()
-        self._fit_autoregressions()
+        self.season_ar = self.autoregression(self.remainder, self.has_remainder)
+        self.level_ar = self.season_ar
+        if seasons.has_main:
+            self.level_ar = self.autoregression(self.from_level, self.is_seen)
         self._measure_errors()
 
     # What the experts are made of
@@ -120,7 +117,7 @@ class Experts:
         readings, seasons = self.readings, self.seasons
         self.last, self.age = ffill(readings)
         means = self._trailing(readings)
-        self.n_seen = means.counts()
+        self.n_seen = means.counts
         self.level = means.of_season(seasons)
         self.short_level = means.of_newest(_NO_SEASON_ROWS * 3 // 4)
         self.mean = means.of_all()
@@ -200,21 +197,14 @@ class Experts:
         ratio = np.clip(values / np.where(level > 0, level, 1.0), 0, _MAX_RATIO)
         return phase_means(np.where(is_positive, ratio, np.nan), self.seasons.main, WEIGHTED_RATE)
 
-    def _fit_autoregressions(self) -> None:
-        """Autoregressions of what the season leaves over, and of deviations from the level."""
-        self.season_ar = self.autoregression(self.remainder, self.has_remainder)
-        self.level_ar = self.season_ar
-        if self.seasons.has_main:
-            self.level_ar = self.autoregression(self.from_level, self.is_seen)
-
     def autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
         """Fit an autoregression at each boundary by the Yule-Walker equations."""
         values = np.where(is_known, values, 0.0)
         rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
         covariances = np.empty((*self.level.shape, N_LAGS + 1))
-        shift_by = Shifted(values, N_LAGS, self.segment), Shifted(is_known, N_LAGS, self.segment)
+        lagged, known = (_lagged(x, self.segment) for x in (values, is_known))
         for lag in range(N_LAGS + 1):
-            means = TrailingMeans(*((x.by(0), x.by(lag)) for x in shift_by))
+            means = TrailingMeans((lagged[0], lagged[lag]), (known[0], known[lag]))
             covariances[..., lag] = means.of_newest(rows, at_least=_MIN_PAIRS)
         return Autoregression(values, *levinson_durbin(covariances, self.least_variance))
 
@@ -232,11 +222,9 @@ class Experts:
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
         ahead = self.rows_ahead(series, boundary, leads, main, self.phase_last)
         series = series[:, None]
-        first = (boundary * self.segment)[:, :, None]
 
         level = self.level[series, boundary][..., None]
-        newest = np.maximum(first[..., 0] - 1, 0)
-        last = np.where(boundary > 0, self.last[series, newest], np.nan)[..., None]
+        last, age = self.last_reading(series, boundary)
         season = ahead.of(self.phase_last, level)
         weighted = ahead.of(self.phase_mean, level) if has_main else level
         mean = self.mean[series, boundary][..., None]
@@ -251,7 +239,7 @@ class Experts:
         scaled *= level + center
         scaled -= center
         scaled = _first_known(scaled, weighted)
-        known_last = _first_known(last, level)
+        known_last = _first_known(last[..., None], level)
 
         forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)), np.float32)
         spread = self.spread[series, boundary][..., None]
@@ -269,7 +257,6 @@ class Experts:
             added = self.level_ar.forecast(series, boundary, self.segment, horizon)[..., begin:]
         put(N_FULL + 1, added)
 
-        age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
         steps = age[..., None] + leads + 1.0
         remainder = self.short_remainder[series, boundary][..., None]
         duration = self.season_rows
@@ -277,6 +264,16 @@ class Experts:
         put(N_FULL + 3, remainder * np.exp(-steps / duration))
         put(N_FULL + 4, self.season_remainder[series, boundary][..., None])
         return forecasts
+
+    def last_reading(self, series: Integers, boundary: Integers) -> tuple[Doubles, Integers]:
+        """Return the last reading before each boundary, and how many rows ago that was.
+
+        Both are `(window, origin)`; NaN, and all rows before, where nothing was read.
+        """
+        n_before = boundary * self.segment
+        newest = np.maximum(n_before - 1, 0)
+        last = np.where(boundary > 0, self.last[series, newest], np.nan)
+        return last, np.minimum(self.age[series, newest], n_before)
 
     def growth(
         self, series: Integers, boundary: Integers, leads: Integers, ahead: RowsAhead
@@ -466,20 +463,16 @@ class Autoregression:
         return np.moveaxis(path[N_LAGS:], 0, -1)
 
 
-class Shifted:
-    """Values, `(series, row)`, as segments of them or of those some rows before; 0 without any."""
+def _lagged(values: NDArray[Any], segment: int) -> list[Doubles]:
+    """View values, `(series, row)`, of each lag from 0 on as segments, `(series, segment, row)`.
 
-    def __init__(self, values: NDArray[Any], most: int, segment: int) -> None:
-        """Prepare to shift by `most` rows at most."""
-        self._most, self._segment = most, segment
-        self._padded = np.zeros((len(values), most + values.shape[1]))
-        self._padded[:, most:] = values
-
-    def by(self, rows: int) -> Doubles:
-        """View the values `rows` rows before, `(series, segment, row)`."""
-        begin = self._most - rows
-        end = self._padded.shape[1] - rows
-        return self._padded[:, begin:end].reshape(len(self._padded), -1, self._segment)
+    They are 0 before the first row.
+    """
+    n_series, n_rows = values.shape
+    padded = np.zeros((n_series, N_LAGS + n_rows))
+    padded[:, N_LAGS:] = values
+    begins = range(N_LAGS, -1, -1)
+    return [padded[:, i : i + n_rows].reshape(n_series, -1, segment) for i in begins]
 
 
 class TrailingMeans:
@@ -497,7 +490,8 @@ class TrailingMeans:
         self._values, self._known = values, known
         self._segment = values[0].shape[2]
         self._sums = sums_before(_sums(values, self._segment))
-        self._counts = sums_before(_sums(known, self._segment))
+        self.counts = sums_before(_sums(known, self._segment))
+        """How many values lie before each boundary."""
 
     @classmethod
     def of(cls, values: Doubles, segment: int) -> TrailingMeans:
@@ -507,13 +501,9 @@ class TrailingMeans:
         filled = np.where(is_known, values, 0.0).reshape(shape)
         return cls([filled], [is_known.astype(np.float64).reshape(shape)])
 
-    def counts(self) -> Doubles:
-        """Return how many values lie before each boundary."""
-        return self._counts
-
     def of_all(self) -> Doubles:
         """Return the mean of all values before each boundary, 0 without any."""
-        return np.where(self._counts > 0, self._sums / np.maximum(self._counts, 1), 0.0)
+        return np.where(self.counts > 0, self._sums / np.maximum(self.counts, 1), 0.0)
 
     def of_season(self, seasons: Seasons) -> Doubles:
         """Return the mean of the newest season before each boundary, the level there.
@@ -539,16 +529,16 @@ class TrailingMeans:
         is_enough = newest >= at_least
         earlier = self._before(self._values, self._sums, n_rows)
         sums = np.where(is_enough, self._sums - earlier, self._sums)
-        counts = np.where(is_enough, newest, self._counts)
+        counts = np.where(is_enough, newest, self.counts)
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
 
     def _newest_counts(self, n_rows: int) -> Doubles:
         """Return how many values the newest rows before each boundary hold."""
-        return self._counts - self._before(self._known, self._counts, n_rows)
+        return self.counts - self._before(self._known, self.counts, n_rows)
 
     def _of_newest_values(self, series: Integers, boundary: Integers, n: int) -> Doubles:
         """Return means of the newest segments that hold n values, `(place,)`; 0 without any."""
-        counts, sums = self._counts, self._sums
+        counts, sums = self.counts, self._sums
         end = counts[series, boundary]
         # counts never fall: in one search for all, those of each series lie above all before
         above = (counts.max() + 1) * np.arange(len(counts))

@@ -14,7 +14,6 @@ from torch.utils import deterministic
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.panel import Features
-from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import Seasons, seasons_of
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, TrainingWindows, windows_of
 from rnnforecast.errors import ModelError
@@ -24,7 +23,7 @@ from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.forecaster import RNNForecaster, known_entries
 from rnnforecast.model.loss import loss_scales
 from rnnforecast.model.member import device_of, draw_members
-from rnnforecast.model.network import Network
+from rnnforecast.model.network import Network, describe_series
 from rnnforecast.model.training import fine_tune_members, train_members
 from rnnforecast.process import n_processors
 from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec
@@ -123,11 +122,7 @@ def initialise_network(
 
     `seasons` are those of the series of `past`; unknown series have the `common` ones, if any.
     """
-    if common is not None:
-        of_series = network.seasons.copy()
-        of_series[0] = common.main, common.long
-        network = replace(network, seasons=of_series)
-    network = describe_series(network, np.arange(past.n_origins), seasons, past)
+    network = describe_series(network, np.arange(past.n_origins), seasons, past, common=common)
     if network.spec.n_features:
         features = windows.gather(windows.spread(_WINDOWS)).features
         assert features is not None
@@ -141,28 +136,6 @@ def initialise_network(
         for member in network.members
     ]
     return replace(network, members=tuple(members))
-
-
-def describe_series(
-    network: Network, numbers: Integers, seasons: Sequence[Seasons], past: Past
-) -> Network:
-    """Return a network with seasons, level, scale and outlier threshold of these series.
-
-    `numbers`, `(series,)`, are the origins of `past` that they come from; `seasons` are theirs.
-    """
-    if not len(numbers):
-        return network
-    scaling = fit_scaling(past.subset(numbers))
-    facts = {
-        "center": scaling.center,
-        "scale": scaling.scale,
-        "outlier_threshold": scaling.reach,
-        "seasons": [(of_series.main, of_series.long) for of_series in seasons],
-    }
-    changed = {name: getattr(network, name).copy() for name in facts}
-    for name, values in facts.items():
-        changed[name][numbers + 1] = values
-    return replace(network, **changed)
 
 
 def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:

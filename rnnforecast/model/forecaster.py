@@ -18,7 +18,7 @@ from rnnforecast.data.season import MIN_SEASON, Seasons, local_seasons, seasons_
 from rnnforecast.data.windows import Past, Values, add_base
 from rnnforecast.errors import ModelError
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.model.builtin import builtin_tensors
+from rnnforecast.model.builtin import builtin_network
 from rnnforecast.model.experts import NAMES, Experts
 from rnnforecast.model.network import History, Network
 from rnnforecast.process import n_processors
@@ -47,15 +47,23 @@ def constant_phases(
         if n_seasons < _FEWEST_SEASONS:
             continue
         newest = readings[windows, n_rows - n_seasons * period :].reshape(-1, n_seasons, period)
-        n_read = np.isfinite(newest).sum(1)
-        low = np.fmin.reduce(newest, axis=1, initial=np.inf)
-        high = np.fmax.reduce(newest, axis=1, initial=-np.inf)
+        n_read, low, high = _counts_and_extremes(newest)
         reach = max(1, period // 24)
         around = (np.arange(period)[:, None] + np.arange(-reach, reach + 1)) % period
         is_still = (low[:, around].min(-1) == high[:, around].max(-1)) & (n_read >= _FEWEST_SEASONS)
         phase = np.arange(horizon) % period
         flags[windows], levels[windows] = is_still[:, phase], low[:, phase]
     return flags, levels
+
+
+def _counts_and_extremes(readings: Floats) -> tuple[Integers, Floats, Floats]:
+    """Return how many readings of each window, `(window, row, ...)`, are known, and their extremes.
+
+    These are inf and -inf where none is.
+    """
+    lowest = np.fmin.reduce(readings, axis=1, initial=np.inf)
+    highest = np.fmax.reduce(readings, axis=1, initial=-np.inf)
+    return np.isfinite(readings).sum(1), lowest, highest
 
 
 def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
@@ -123,17 +131,12 @@ class RNNForecaster:
 
     @classmethod
     def untrained(
-        cls,
-        past: Past,
-        *,
-        lookback: int,
-        horizon: int,
-        seasons: Sequence[Seasons],
+        cls, past: Past, *, lookback: int, horizon: int, seasons: Sequence[Seasons]
     ) -> RNNForecaster:
         """Return the built-in network for the series of the origins, of which each has one."""
         spec = builtin_spec(past.n_origins, lookback=lookback, horizon=horizon)
-        names, weights = take_names(past.names, past.series), builtin_tensors(past, seasons)
-        return cls.restore(spec, NetworkConfig(), names=names, weights=weights)
+        names = take_names(past.names, past.series)
+        return cls(builtin_network(spec, past, seasons), names)
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast the `horizon` steps after each cutoff, at most the trained horizon.
@@ -148,27 +151,16 @@ class RNNForecaster:
 
         def predict_part(places: slice, history: History) -> None:
             output = self.network.forecast(history)[:, :horizon].astype(np.float32)
-            n_readings = np.isfinite(history.readings).sum(1)
-            has_readings = n_readings > 0
-            newest = np.fmax.reduce(history.readings, axis=1, initial=-np.inf)
-            is_constant = has_readings & (
-                np.fmin.reduce(history.readings, axis=1, initial=np.inf) == newest
-            )
-            output[is_constant] = newest[is_constant, None, None]
+            n_readings, lowest, highest = _counts_and_extremes(history.readings)
+            is_constant = lowest == highest
+            output[is_constant] = highest[is_constant, None, None]
             still, levels = constant_phases(history.readings, history.seasons, horizon)
             output[still] = levels[still, None]
             output[n_readings < _MIN_READINGS] = np.nan
             values[places] = interpolate_quantiles(output, spec.quantiles, quantiles)
 
         self._for_parts(predict_part, past)
-        return Forecast(
-            values=add_base(values, past),
-            quantiles=tuple(quantiles),
-            names=take_names(past.names, past.series),
-            cutoff_us=past.cutoff_time,
-            step_us=past.step_us,
-            axis=past.axis,
-        )
+        return Forecast.of_past(past, values, quantiles)
 
     def predict_earlier(self, past: Past, horizon: int, n: int) -> tuple[Values, Integers]:
         """Forecast from n earlier cutoffs of each origin, `(origin, n, horizon, quantile)`.
@@ -186,11 +178,8 @@ class RNNForecaster:
             values[places] = output[:, :, :horizon]
             n_rows = history.readings.shape[1]
             for number, rows in enumerate(ago.tolist()):
-                known = history.readings[:, : n_rows - rows]
-                n_known = np.isfinite(known).sum(1)
-                lowest = np.fmin.reduce(known, axis=1, initial=np.inf)
-                highest = np.fmax.reduce(known, axis=1, initial=-np.inf)
-                says_nothing = (n_known < _MIN_READINGS) | (lowest == highest)
+                n_known, *extremes = _counts_and_extremes(history.readings[:, : n_rows - rows])
+                says_nothing = (n_known < _MIN_READINGS) | np.equal(*extremes)
                 values[places][says_nothing, number] = np.nan
 
         self._for_parts(predict_part, past, n_cutoffs=n + 1)
@@ -293,17 +282,13 @@ class RNNForecaster:
 
     def _seasons(self, past: Past, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of each origin's series: of unknown ones those found before it."""
-        seasons = list(self.network.seasons_of(entries))
+        seasons = list(self.network.seasons_of(entries))  # of entry 0 the common ones
         unknown = np.flatnonzero(entries == 0)
-        if len(unknown):
-            common = self.network.common_seasons
-            if common is None:  # those of other ranks are theirs to look for
-                rows = local_seasons(past.subset(unknown)).tolist()
-                of_unknown = [Seasons(*row) for row in rows]
-            else:
-                of_unknown = [common] * len(unknown)
-            for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
-                seasons[origin] = of_origin
+        if len(unknown) and self.network.common_seasons is None:
+            # those of other ranks are theirs to look for
+            rows = local_seasons(past.subset(unknown)).tolist()
+            for origin, row in zip(unknown.tolist(), rows, strict=True):
+                seasons[origin] = Seasons(*row)
         return tuple(seasons)
 
     def _self_test_output(self) -> Floats:
@@ -344,12 +329,8 @@ def _call_on_threads(
         for number in numbers:
             function(number)
         return
-    pool = ThreadPoolExecutor(n_workers)
-    try:
-        for _ in pool.map(function, numbers):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ThreadPoolExecutor(n_workers) as pool:
+        list(pool.map(function, numbers))  # where one fails, those that wait are cancelled
 
 
 @dataclass(frozen=True)
@@ -361,15 +342,8 @@ class ExpertForecaster:
     its readings.
     """
 
-    @classmethod
-    def fit(cls, train: Past, validation: Past | None) -> ExpertForecaster:
-        """Return the forecaster: it learns nothing, `predict` gets all that it needs."""
-        del train, validation
-        return cls()
-
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast after each cutoff; NaN where there is no reading."""
-        levels = tuple(quantiles)
         point = np.full((past.n_origins, horizon), np.nan)
         deviation = np.zeros_like(point)
         for seasons, origins, row, table in _tables(past, horizon):
@@ -378,7 +352,8 @@ class ExpertForecaster:
             n_later = (end[row] - past.cutoff[origins]) // _SEGMENT
             error = np.full(len(origins), np.inf)
             for period in seasons.periods or (1,):
-                experts = Experts(table, Seasons(period), _SEGMENT, far=_n_segments(horizon))
+                far = min(-(-horizon // _SEGMENT), _MAX_FAR)
+                experts = Experts(table, Seasons(period), _SEGMENT, far=far)
                 combined = _with_bands(experts, row, experts.n_segments - n_later, horizon)
                 is_better = (combined.error < error) | (period == seasons.main)
                 point[origins[is_better]] = combined.point[is_better]
@@ -386,20 +361,8 @@ class ExpertForecaster:
                 error = np.where(is_better, combined.error, error)
 
         with np.errstate(over="ignore"):  # readings near the largest of float32
-            values = point[..., None] + deviation[..., None] * normal_scores(levels)
-            return Forecast(
-                values=add_base(values.astype(np.float32), past),
-                quantiles=levels,
-                names=take_names(past.names, past.series),
-                cutoff_us=past.cutoff_time,
-                step_us=past.step_us,
-                axis=past.axis,
-            )
-
-
-def _n_segments(horizon: int) -> int:
-    """Return the number of segments of a horizon, at most `_MAX_FAR`."""
-    return min(-(-horizon // _SEGMENT), _MAX_FAR)
+            values = point[..., None] + deviation[..., None] * normal_scores(quantiles)
+            return Forecast.of_past(past, values.astype(np.float32), quantiles)
 
 
 def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integers, Doubles]]:
@@ -535,8 +498,7 @@ def combine(
         errors = experts.error[at] + np.where(has_far, experts.far_error[at], experts.error[at])
         numbers = [NAMES.index(name) for name in _WITHOUT_SEASON]
         best = errors[..., numbers].argmin(-1)[..., None]
-        newest = np.maximum(boundary * experts.segment - 1, 0)
-        last = experts.last[series[:, None], newest][..., None]
+        last = experts.last_reading(*at)[0][..., None]
         drift = last + experts.growth(*at, leads, ahead)
         values = np.choose(best, (last, level, experts.mean[at][..., None], level + added, drift))
     return np.where(experts.n_seen[at][..., None] > 0, values, np.nan), deviation

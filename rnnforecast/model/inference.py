@@ -75,12 +75,11 @@ class _States:
 
     def at(self, segment: Integers, stretch: Integers) -> tuple[Floats, Floats | None]:
         """Return the states of stretches after some of their segments, `(D, N)` each."""
-        hidden, memory = (
-            None if x is None else np.ascontiguousarray(x[segment, :, stretch].T)
-            for x in (self.hidden, self.memory)
-        )
-        assert hidden is not None
-        return hidden, memory
+
+        def select(states: Floats) -> Floats:
+            return np.ascontiguousarray(states[segment, :, stretch].T)
+
+        return select(self.hidden), None if self.memory is None else select(self.memory)
 
 
 def member_quantiles(

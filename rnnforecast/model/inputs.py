@@ -128,6 +128,7 @@ class SeriesInputs:
         self.segment = segment
         self._group = np.empty(len(readings), np.int64)
         self._place = np.empty(len(readings), np.int64)
+        self.center = np.empty(len(readings))
         groups: dict[Seasons, list[int]] = {}
         for number, of_series in enumerate(seasons):
             groups.setdefault(of_series, []).append(number)
@@ -141,6 +142,7 @@ class SeriesInputs:
             lead = max(1, min(n_ahead, -(-of_group.main // segment) + 1, _MAX_FAR))
             experts = Experts(readings[numbers], of_group, segment, far=lead, drift_rows=drift_rows)
             self._experts.append(experts)
+            self.center[numbers] = experts.center
             reaction = None
             if known is not None:
                 n_before = experts.n_rows - readings.shape[1]
@@ -152,9 +154,6 @@ class SeriesInputs:
 
         self.history = _joined(parts, [*groups.values()])
         self.n_segments = self.history.gain.shape[1]
-        self.center = np.empty(len(readings))
-        for experts, numbers in zip(self._experts, groups.values(), strict=True):
-            self.center[numbers] = experts.center
 
     def ahead(self, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
         """Return the inputs of the segments after boundaries, `(window,)`, as if nothing was read.
@@ -276,11 +275,7 @@ def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
 
 
 def _of_horizon(
-    experts: Experts,
-    reaction: Reaction | None,
-    series: Integers,
-    boundary: Integers,
-    n_ahead: int,
+    experts: Experts, reaction: Reaction | None, series: Integers, boundary: Integers, n_ahead: int
 ) -> Inputs:
     """Return the inputs of the segments after boundaries, `(window,)` as `series` is.
 
@@ -294,7 +289,8 @@ def _of_horizon(
     facts, level, spread, gain = _facts(experts, series, boundary[:, None])
 
     repeated = [np.repeat(array, n_ahead, axis=1) for array in (facts, level, spread, gain)]
-    age = _age(experts, series[:, None], boundary[:, None]) + np.arange(n_ahead) * segment
+    _, age = experts.last_reading(series[:, None], boundary[:, None])
+    age = age + np.arange(n_ahead) * segment
     repeated[0][..., _AGE_IN_ROWS] = 0.5 * np.log1p(age)
     repeated[0][..., _AGE_IN_SEASONS] = 0.5 * np.log1p(age / experts.season_rows)
 
@@ -330,11 +326,9 @@ def _facts(
     at = series[:, None], boundary
     seasons = experts.seasons
     level, spread = experts.level[at], experts.spread[at]
-    is_first = boundary == 0
-    newest = np.maximum(boundary * experts.segment - 1, 0)
-    last = np.where(is_first, np.nan, experts.last[series[:, None], newest])
+    last, age = experts.last_reading(*at)
     last = np.where(np.isfinite(last), last, level)
-    n_seen, age = experts.n_seen[at], _age(experts, *at)
+    n_seen = experts.n_seen[at]
     error, n_judged = experts.error[at], experts.n_judged[at][..., None]
     far_error, n_far = experts.far_error[at], experts.n_far_judged[at][..., None]
 
@@ -379,13 +373,6 @@ def _facts(
     log_far_error = np.where(n_far > 0, log_errors(far_error), log_error)
     joined: Doubles = np.concatenate([np.stack(facts, -1), log_error, log_far_error], -1)
     return joined, level, spread, gain
-
-
-def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
-    """Return how many rows ago something was read last, `(window, origin)`."""
-    newest = np.maximum(boundary * experts.segment - 1, 0)
-    age = np.where(boundary > 0, experts.age[series, newest], 0)
-    return np.minimum(age, boundary * experts.segment).astype(np.float64)
 
 
 def _expected(experts: Experts, series: Integers, boundary: Integers) -> Doubles:

@@ -81,12 +81,7 @@ class StepInputs(NamedTuple):
 
 
 def step_inputs(
-    network: Network,
-    member: Member,
-    batch: Batch,
-    scales: Doubles,
-    *,
-    rows: slice = slice(None),
+    network: Network, member: Member, batch: Batch, scales: Doubles, *, rows: slice = slice(None)
 ) -> StepInputs:
     """Return the inputs and targets of a step: several windows end in each stretch of a batch.
 

@@ -127,7 +127,7 @@ class State(NamedTuple):
     hidden: Tensor  # (N, D), or (..., D)
     memory: Tensor | None = None
 
-    def at(self, *place: Tensor | int) -> State:
+    def at(self, *place: Tensor | int | slice) -> State:
         """Return the states at a place of all dimensions but the last."""
         return State(self.hidden[place], None if self.memory is None else self.memory[place])
 
@@ -254,13 +254,10 @@ def joined(chunks: Sequence[State]) -> State:
     """Join the states of chunks, each of which begins with the last one of the chunk before."""
     if len(chunks) == 1:
         return chunks[0]
-    hidden = [chunk.hidden[1 if number else 0 :] for number, chunk in enumerate(chunks)]
-    memory = [
-        chunk.memory[1 if number else 0 :]
-        for number, chunk in enumerate(chunks)
-        if chunk.memory is not None
-    ]
-    return State(torch.cat(hidden), torch.cat(memory) if memory else None)
+    parts = [chunks[0], *(chunk.at(slice(1, None)) for chunk in chunks[1:])]
+    memories = [part.memory for part in parts if part.memory is not None]
+    hidden = torch.cat([part.hidden for part in parts])
+    return State(hidden, torch.cat(memories) if memories else None)
 
 
 class Block(nn.Module):
@@ -327,11 +324,7 @@ class Member(nn.Module):
         return self.norm.weight.device
 
     def forward(
-        self,
-        history: Segments[Tensor],
-        ahead: Segments[Tensor],
-        stretch: Tensor,
-        state: Tensor,
+        self, history: Segments[Tensor], ahead: Segments[Tensor], stretch: Tensor, state: Tensor
     ) -> Tensor:
         """Return quantiles of segments ahead less the level, in units of the spread, (N, S, Q, P).
 
@@ -358,29 +351,32 @@ class Member(nn.Module):
         States are those of each block, (1 + S, N, D). With `reach`, gradients come back over so
         many segments at most: they end at every `reach`-th one.
         """
-        chunks = torch.split(self.embedded(segments), reach or 1 << 30)
-        states: list[list[State]] = []
-        parts = []
-        for chunk in chunks:
-            x, of_chunk = chunk, []
-            for number, block in enumerate(self.blocks):
-                begin = states[-1][number].at(-1).detach() if states else None
-                x, state = block(x, begin)
-                of_chunk.append(state)
-            states.append(of_chunk)
+        parts, chunks = [], []
+        begin: list[State] | None = None
+        for chunk in torch.split(self.embedded(segments), reach or 1 << 30):
+            x, states = self.run(chunk, begin)
+            begin = [state.at(-1).detach() for state in states]
             parts.append(x)
-        return torch.cat(parts).transpose(0, 1), [
-            joined(each) for each in zip(*states, strict=True)
-        ]
+            chunks.append(states)
+        return torch.cat(parts).transpose(0, 1), [joined(s) for s in zip(*chunks, strict=True)]
 
     def encode_ahead(
         self, states: Sequence[State], ahead: Segments[Tensor], stretch: Tensor, state: Tensor
     ) -> Tensor:
         """Run the blocks over segments ahead, from the states of stretches: (N, S, D)."""
-        x = self.embedded(ahead)
-        for block, of_block in zip(self.blocks, states, strict=True):
-            x, _ = block(x, of_block.at(state, stretch))
+        x, _ = self.run(self.embedded(ahead), [of_block.at(state, stretch) for of_block in states])
         return x.transpose(0, 1)
+
+    def run(self, x: Tensor, begin: Sequence[State] | None) -> tuple[Tensor, list[State]]:
+        """Run the blocks over embedded segments, (S, N, D), from a state of each, or zeros.
+
+        Returns what comes out, (S, N, D), and all states of each block, (1 + S, N, D).
+        """
+        states = []
+        for number, block in enumerate(self.blocks):
+            x, state = block(x, None if begin is None else begin[number])
+            states.append(state)
+        return x, states
 
     def decode(self, encoded: Tensor, segments: Segments[Tensor]) -> Tensor:
         """Return the quantiles of segments from their states, (N, S, D): (N, S, Q, P)."""
@@ -449,12 +445,12 @@ def weights_of(member: Member) -> MemberWeights:
 
 def device_of(config: TrainConfig) -> torch.device:
     """Return the device to train on. Raises `UsageError` where there is none of that kind."""
-    if config.device == "cuda" and not torch.cuda.is_available():
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
         raise UsageError(
             "--device cuda needs a CUDA device, but torch finds none", hint="use --device cpu"
         )
-    wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    if not wants_cuda:
+    if config.device == "cpu" or not has_cuda:
         return torch.device("cpu")
     launch = current_launch()
     return torch.device("cuda", 0 if launch is None else launch.local_rank)

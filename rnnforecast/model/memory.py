@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
@@ -191,11 +190,10 @@ def state_gradients(
 
     borders: list[list[State]] = []
     for chunk in history:
-        _, states = _run(member, chunk, borders[-1] if borders else None)
+        _, states = member.run(chunk, borders[-1] if borders else None)
         # copies, as a state is also an input of others at its own border
-        copies = [State(*(x.clone() for x in s if x is not None)) for s in states]
-        borders.append(copies)
-    encoded, _ = _run(member, member.embedded(inputs.ahead), borders[-1])
+        borders.append([State(*(x[-1].clone() for x in s if x is not None)) for s in states])
+    encoded, _ = member.run(member.embedded(inputs.ahead), borders[-1])
     quantiles = member.decode(encoded.transpose(0, 1), inputs.ahead)
     number, row = divmod(lead - 1, member.spec.segment)
     median = quantiles[:, number, network.spec.median, row].sum()
@@ -209,15 +207,6 @@ def state_gradients(
         norms.append(float(torch.cat(present, -1).norm(dim=-1).double().mean()) if present else 0.0)
     steps_back = [per_chunk * i for i in range(len(borders))]
     return steps_back, np.array(norms[::-1])
-
-
-def _run(member: Member, x: Tensor, begin: Sequence[State] | None) -> tuple[Tensor, list[State]]:
-    """Run all blocks over a chunk, (S, N, D); return it and the final state of each block."""
-    states = []
-    for number, block in enumerate(member.blocks):
-        x, state = block(x, None if begin is None else begin[number])
-        states.append(state.at(-1))
-    return x, states
 
 
 @torch.no_grad()

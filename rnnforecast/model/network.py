@@ -11,14 +11,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles
 from rnnforecast.data.panel import Features
-from rnnforecast.data.scaling import SPIKE_RUN
+from rnnforecast.data.scaling import SPIKE_RUN, fit_scaling
 from rnnforecast.data.season import Seasons
+from rnnforecast.data.windows import Past
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.model.inference import (
-    MemberWeights,
-    member_quantiles,
-    single_threaded_products,
-)
+from rnnforecast.model.inference import MemberWeights, member_quantiles, single_threaded_products
 from rnnforecast.model.inputs import (
     Inputs,
     Places,
@@ -191,13 +188,14 @@ class Network:
             features = standardise(history.features, self.feature_mean, self.feature_scale)
         known = features.known if features is not None and self.spec.n_known else None
         both = window_inputs(readings, history.seasons, segment, places, known)
-        covariates: tuple[Floats | None, Floats | None] = None, None
+        segments = [Segments(x.values, x.experts, x.gain) for x in both]
         if features is not None:
             covariates = covariate_inputs(features, places, segment, *both)
-        of_history, ahead = (
-            _segments(inputs, values) for inputs, values in zip(both, covariates, strict=True)
-        )
-        return Prepared(places, both[1], of_history, ahead)
+            segments = [
+                part._replace(covariates=c, reaction=x.reaction, reaction_error=x.reaction_error)
+                for part, c, x in zip(segments, covariates, both, strict=True)
+            ]
+        return Prepared(places, both[1], *segments)
 
     def seasons_of(self, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of series."""
@@ -255,9 +253,31 @@ class Network:
         return np.where(beyond & few & ~in_run, np.float32(np.nan), history)
 
 
-def _segments(inputs: Inputs, covariates: Floats | None) -> Segments[Floats]:
-    """Return what a member takes of inputs, with covariates where there are any."""
-    segments = Segments(inputs.values, inputs.experts, inputs.gain)
-    if covariates is None:
-        return segments
-    return Segments(*segments[:3], covariates, inputs.reaction, inputs.reaction_error)
+def describe_series(
+    network: Network,
+    numbers: Integers,
+    seasons: Sequence[Seasons],
+    past: Past,
+    *,
+    common: Seasons | None = None,
+) -> Network:
+    """Return a network with seasons, level, scale and outlier threshold of these series.
+
+    `numbers`, `(series,)`, are the origins of `past` that they come from; `seasons` are theirs.
+    Unknown series have the `common` seasons, if any.
+    """
+    if not len(numbers):
+        return network
+    scaling = fit_scaling(past.subset(numbers))
+    facts = {
+        "center": scaling.center,
+        "scale": scaling.scale,
+        "outlier_threshold": scaling.reach,
+        "seasons": [(of_series.main, of_series.long) for of_series in seasons],
+    }
+    changed = {name: getattr(network, name).copy() for name in facts}
+    for name, values in facts.items():
+        changed[name][numbers + 1] = values
+    if common is not None:
+        changed["seasons"][0] = common.main, common.long
+    return replace(network, **changed)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnnforecast.config.training import MAX_EPOCHS, TrainConfig
 from rnnforecast.data.arrays import Doubles, Floats
-from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
+from rnnforecast.data.windows import TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError, UsageError, WriteError
 from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.gradients import EXPLODING, LARGE_NORM, diagnose_explosion, explain_explosion
@@ -23,16 +23,10 @@ from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints, MemberState, TrainingState, damaged
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.inference import MemberWeights
-from rnnforecast.model.loss import (
-    N_ORIGINS,
-    StepInputs,
-    ValidationWindows,
-    step_inputs,
-    step_loss,
-)
+from rnnforecast.model.loss import N_ORIGINS, StepInputs, ValidationWindows, step_inputs, step_loss
 from rnnforecast.model.member import Member, device_of, make_member, weights_of
 from rnnforecast.model.network import Network
-from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int, rank_share
+from rnnforecast.parallel import Ranks, broadcast_int, rank_share
 from rnnforecast.process import defer_signals
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import parse_duration_us
@@ -233,13 +227,10 @@ class MemberTraining:
     @torch.no_grad()
     def restore(self, state: MemberState) -> None:
         """Continue from the state of an earlier training run, in place."""
-        targets: dict[str, Sequence[Tensor]] = {
-            "weights": self._parameters,
-            "averaged": self._averaged,
-        }
-        for kind, tensors in targets.items():
-            for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
-                tensor.copy_(torch.from_numpy(value))
+        tensors = (*self._parameters, *self._averaged)
+        values = (*state.weights.values(), *state.averaged.values())
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(torch.from_numpy(value))
         restore_optimizer_state(
             self._optimizer,
             self._parameters,
@@ -269,19 +260,16 @@ class MemberTraining:
         return self._config.learning_rate * min(1.0, (steps + 1) / _WARM_UP_STEPS)
 
     def _epoch_batches(self, first: int) -> Iterator[StepInputs]:
-        """Yield the batches of the epoch that the next step belongs to, from the first one on."""
-        batches = epoch_batches(
-            self._windows,
-            n_steps=EPOCH_STEPS,
-            batch_size=n_stretches(self._config),
-            key=(self._config.seed, self.index, self.steps // EPOCH_STEPS),
-        )
+        """Yield the inputs of the epoch that the next step belongs to, from the first step on."""
         return prepared_batches(
             self._network,
             self.member,
-            islice(batches, first, None),
+            self._windows,
             self._scales,
-            ranks=self._windows.ranks,
+            n_steps=EPOCH_STEPS,
+            config=self._config,
+            key=(self._config.seed, self.index, self.steps // EPOCH_STEPS),
+            first=first,
         )
 
     def _by_name(self, tensors: Sequence[Tensor]) -> Tensors:
@@ -313,18 +301,22 @@ def make_generator(*key: int, device: torch.device) -> torch.Generator:
 def prepared_batches(
     network: Network,
     member: Member,
-    batches: Iterable[Batch],
+    windows: TrainingWindows,
     scales: Doubles,
     *,
-    ranks: Ranks = SINGLE_PROCESS,
+    n_steps: int,
+    config: TrainConfig,
+    key: tuple[int, ...],
+    first: int = 0,
 ) -> Iterator[StepInputs]:
-    """Yield the inputs of steps, of this rank's share of each batch.
+    """Yield the inputs of `n_steps` steps less the `first` ones, of this rank's share of each.
 
-    They are not computed ahead in a thread: that took longer on two processors, as most of it and
-    of a step holds the interpreter's lock.
+    `key` is that of `epoch_batches`. Inputs are not computed ahead in a thread: that took longer on
+    two processors, as most of it and of a step holds the interpreter's lock.
     """
-    for batch in batches:
-        rows = rank_share(ranks, len(batch.series))
+    batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
+    for batch in islice(batches, first, None):
+        rows = rank_share(windows.ranks, len(batch.series))
         yield step_inputs(network, member, batch, scales, rows=rows)
 
 
@@ -336,7 +328,7 @@ def train_step(
     *,
     config: TrainConfig,
     generator: torch.Generator,
-    ranks: Ranks = SINGLE_PROCESS,
+    ranks: Ranks,
 ) -> tuple[Tensor, Tensor]:
     """Take one step; return the loss and the gradient's norm before clipping.
 
@@ -445,9 +437,9 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(n_steps, 1))
     key = (config.seed, index, _FINE_TUNE_KEY)
     generator = make_generator(*key, device=member.device)
-    ranks = windows.ranks
-    batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
-    inputs = prepared_batches(network, member, batches, scales, ranks=ranks)
+    inputs = prepared_batches(
+        network, member, windows, scales, n_steps=n_steps, config=config, key=key
+    )
 
     for step, prepared in enumerate(inputs, start=1):
         train_step(
@@ -457,7 +449,7 @@ def fine_tune(
             optimizer,
             config=config,
             generator=generator,
-            ranks=ranks,
+            ranks=windows.ranks,
         )
         schedule.step()
         yield step

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from rnnforecast.config.training import quantile_name
 from rnnforecast.data import output
 from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecast
@@ -188,18 +187,6 @@ def test_the_ending_may_be_in_capitals(tmp_path):
     write_table(small().to_arrow(WRITTEN), str(tmp_path / "F.PARQUET"))
 
     assert pq.read_table(tmp_path / "F.PARQUET").num_rows == 2
-
-
-def test_pandas_and_arrow_tables_say_the_same():
-    forecast = small(axis=TimeAxis("Europe/Vienna"))
-
-    frame = forecast.to_pandas(WRITTEN)
-
-    assert frame.equals(forecast.to_arrow(WRITTEN).to_pandas())
-    assert list(frame.columns) == COLUMNS
-    assert str(frame["timestamp"].dt.tz) == "Europe/Vienna"
-    others = [quantile_name(q) for q in forecast.quantiles if q != 0.5]
-    assert forecast.to_pandas().columns.tolist()[3 : 3 + len(others)] == others
 
 
 def test_a_zone_is_written_with_the_offset_of_each_season(tmp_path):
