@@ -16,8 +16,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import threadpoolctl
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from rnnforecast.data.arrays import Floats, Integers
 from rnnforecast.model.artifact import Tensors
@@ -354,9 +354,20 @@ _limits: list[Any] = []
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _libraries() -> Any:
     """Find the libraries of linear algebra that are loaded; numpy has loaded its own by then."""
-    return ThreadpoolController()
+    return threadpoolctl.ThreadpoolController()
+
+
+def _take_control() -> None:
+    """Let this thread set the limit of OpenBLAS.
+
+    From 3.8 on, threadpoolctl ignores all but the first thread that has set one, as long as that
+    lives. Here a lock keeps threads from setting it at the same time.
+    """
+    library: Any = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(library, "clear_controlling_thread"):
+        library.clear_controlling_thread(force=True)
 
 
 @contextmanager
@@ -367,6 +378,8 @@ def single_threaded_products() -> Iterator[None]:
     several threads may overlap: the last one that ends lifts the limit.
     """
     with _limit_lock:
+        if not _limits:
+            _take_control()
         limit = _limits[0] if _limits else _libraries().limit(limits=1, user_api="blas")
         _limits.append(limit)
     try:
@@ -375,4 +388,6 @@ def single_threaded_products() -> Iterator[None]:
         with _limit_lock:
             _limits.pop()
             if not _limits:
+                _take_control()
                 limit.restore_original_limits()
+                _take_control()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import numpy as np
@@ -216,12 +218,13 @@ def test_no_window_has_no_forecast() -> None:
     assert values.shape == (0, 2, 4, len(QUANTILES))
 
 
-def test_products_of_matrices_take_one_thread_while_any_forecast_is_made() -> None:
-    def n_threads() -> set[int]:
-        return {
-            library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
-        }
+def n_threads() -> set[int]:
+    return {
+        library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"
+    }
 
+
+def test_products_of_matrices_take_one_thread_while_any_forecast_is_made() -> None:
     with threadpool_limits(2, user_api="blas"):
         before = n_threads()
         first, second = (single_threaded_products() for _ in range(2))
@@ -231,3 +234,24 @@ def test_products_of_matrices_take_one_thread_while_any_forecast_is_made() -> No
         assert n_threads() == {1}, "the other one goes on"
         second.__exit__(None, None, None)
         assert n_threads() == before
+
+
+def test_every_thread_can_limit_products_while_others_live_that_did_so_before() -> None:
+    def enter(context: AbstractContextManager[None]) -> set[int]:
+        with context:
+            return n_threads()
+
+    with threadpool_limits(2, user_api="blas"):
+        before = n_threads()
+        with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as another:
+            for pool in (one, another, one):
+                assert pool.submit(enter, single_threaded_products()).result() == {1}
+                assert n_threads() == before
+
+            first, second = single_threaded_products(), single_threaded_products()
+            one.submit(first.__enter__).result()
+            another.submit(second.__enter__).result()
+            one.submit(first.__exit__, None, None, None).result()
+            assert n_threads() == {1}
+            another.submit(second.__exit__, None, None, None).result()
+            assert n_threads() == before
