@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.numbers import NumberForm, TextNumbers, is_number
-from rnnforecast.sources.stamps import infer_forms, is_stamp, spread, weak_form
+from rnnforecast.sources.numbers import MISSING, NumberForm, TextNumbers, is_number
+from rnnforecast.sources.stamps import FORMS, infer_forms, is_stamp, spread, weak_form
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970
 
 Counts = NDArray[np.int64]
@@ -33,6 +33,10 @@ _TIME_OF_DAY = re.compile(
     r"\s*(\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*(UTC|GMT|[Zz]|\+\d{2}:?\d{2})?"
     r"|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
 )
+_PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
+"""What any time is like; and its parts: year, month, day, hour and minute."""
+_COUNTED = 3
+"""Whole numbers that follow each other are a count if they are more."""
 _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
@@ -226,6 +230,68 @@ def is_date(text: str) -> bool:
 def is_time_of_day(text: str) -> bool:
     """Tell whether a cell looks like a time of day without a date."""
     return _TIME_OF_DAY.fullmatch(text) is not None
+
+
+def is_value(cell: str) -> bool:
+    """Tell whether a cell is a number, a date or a time of day."""
+    is_reading = is_number(cell, ".") or is_number(cell, ",")
+    return is_reading or is_date(cell) or is_time_of_day(cell)
+
+
+def are_readings(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether cells hold a time and a number, each above another: they are a row, no names.
+
+    A month, or a number with a unit, is above cells that are written alike. Readings may be missing
+    where there is a time.
+    """
+    pairs = list(zip(cells, rows[0], strict=False))
+    times = [is_date(cell) and is_date(below) for cell, below in pairs]
+    values = [is_value(cell) and is_value(below) for cell, below in pairs]
+    if (sum(times) == 1 or _count_on([row[0] for row in (cells, *rows)])) and sum(values) > 1:
+        return True
+
+    columns = list(zip(cells, *rows, strict=False))
+    readings = [column for column in columns if not _are_periods(column)]
+    are_missing = all(cells[0] in MISSING for cells in readings)
+    has_readings = are_missing or any(map(_are_quantities, readings))
+    return 0 < len(readings) < len(columns) and has_readings
+
+
+def _count_on(cells: Sequence[str]) -> bool:
+    """Tell whether cells are whole numbers that all follow each other, such as years."""
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,9}", cell.strip())]
+    steps = {below - number for number, below in pairwise(numbers)}
+    return len(numbers) == len(cells) > _COUNTED and steps in ({1}, {-1})
+
+
+def _are_periods(cells: Sequence[str]) -> bool:
+    """Tell whether cells are times that are all written alike."""
+    shapes = {re.sub(r"[^\W\d_]+", "a", shape_of(cell)) for cell in cells}
+    return len(shapes) == 1 and is_period(cells[0])
+
+
+def _are_quantities(cells: Sequence[str]) -> bool:
+    """Tell whether cells are numbers, all of them bare or with the same unit."""
+    shapes = {"0" if is_value(cell) else shape_of(cell) for cell in cells if cell not in MISSING}
+    return cells[0] not in MISSING and len(shapes) == 1 and shapes.pop()[:1] == "0"
+
+
+def is_period(cell: str) -> bool:
+    """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
+    if is_date(cell) or is_number(cell, ".") or not _PERIOD.fullmatch(cell):
+        return is_date(cell)
+    has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
+    return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
+
+
+def shape_of(cell: str) -> str:
+    """Return a cell with a 0 for each number: cells that are written alike have the same."""
+    return re.sub(r"[-+]?\d+(?:[.,]\d+)*", "0", cell.strip())
+
+
+def has_value(cells: Sequence[str]) -> bool:
+    """Tell whether a cell of a row is a number, a date or a time of day."""
+    return any(map(is_value, cells))
 
 
 def infer_epoch_unit(values: Sequence[float]) -> str | None:

@@ -8,22 +8,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice, pairwise, takewhile
+from itertools import accumulate, islice, pairwise, takewhile
 
 from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Event, Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import (
     Column,
+    are_readings,
     check_n_columns,
+    has_value,
     infer_text_column,
     is_date,
+    is_period,
     is_time_of_day,
+    is_value,
+    shape_of,
     with_weak_dates,
 )
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
-from rnnforecast.sources.stamps import FORMS
 from rnnforecast.sources.text import (
     BOM,
     Lines,
@@ -63,8 +67,6 @@ _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
-_PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
-"""What any time is like; and its parts: year, month, day, hour and minute."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -258,8 +260,8 @@ def _are_blank_separated(lines: Sequence[str]) -> bool:
         return False
 
     cells = [cell for row in rows for cell in row]
-    n_values = sum(map(_is_value, cells))
-    n_valued = sum(map(_has_value, rows))
+    n_values = sum(map(is_value, cells))
+    n_valued = sum(map(has_value, rows))
     return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
 
 
@@ -379,25 +381,25 @@ class Header:
 
         n_rows = 0
         for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
-            n_values = len(tuple(islice(filter(_is_value, row), 2)))
+            n_values = len(tuple(islice(filter(is_value, row), 2)))
             if n_values:
                 n_rows += n_values == 2 and len(row) == len(self.names)
                 continue
-            begins_table = len(below) == len(row) > 1 and are_names(row) and _has_value(below)
+            begins_table = len(below) == len(row) > 1 and are_names(row) and has_value(below)
             if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
                 raise second_table(self.source, number, text)
 
     def _reject_readings(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row."""
-        is_row = all(map(_is_value, filter(None, self.names)))
-        if is_row or (body and _are_readings(self.names, body[:_MIN_ROWS])):
+        is_row = all(map(is_value, filter(None, self.names)))
+        if is_row or (body and are_readings(self.names, body[:_MIN_ROWS])):
             has_clock = any(map(is_time_of_day, self.names))
-            names = ["time"] if not any(map(_is_period, self.names)) else []
+            names = ["time"] if not any(map(is_period, self.names)) else []
             for i, cell in enumerate(self.names[len(names) :], start=len(names)):
-                if _is_period(cell) or is_time_of_day(cell):
-                    names.append("date" if _is_period(cell) and has_clock else "time")
+                if is_period(cell) or is_time_of_day(cell):
+                    names.append("date" if is_period(cell) and has_clock else "time")
                 else:
-                    is_reading = _is_value(cell) or cell in MISSING or _shape(cell)[:1] == "0"
+                    is_reading = is_value(cell) or cell in MISSING or shape_of(cell)[:1] == "0"
                     names.append(f"{'sensor' if is_reading else 'series'}{i}")
             raise self._error(
                 "the first line contains readings, not column names",
@@ -441,11 +443,11 @@ class Header:
         # Lines above the names that have as many fields
         rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
-        n_values = sum(map(_has_value, rows[1:named]))
+        n_values = sum(map(has_value, rows[1:named]))
         if are_names(rows[0]):  # a table of one row or two describes the one below it
-            is_description = 0 < n_values == named - 1 < _MIN_ROWS and _has_value(rows[-1])
+            is_description = 0 < n_values == named - 1 < _MIN_ROWS and has_value(rows[-1])
             return named if is_description else 0
-        is_row = [_has_value(row) and all(row) for row in rows[1:named]]
+        is_row = [has_value(row) and all(row) for row in rows[1:named]]
         return 0 if any(is_row) else named
 
     def _count_above_blanks(self) -> int:
@@ -470,7 +472,7 @@ class Header:
     def _below_titles(self, body: Sequence[Row]) -> list[Proposal]:
         """Return the options that skip lines above names that all differ, with readings below."""
         for number, (row, below) in enumerate(pairwise(body[:_MAX_UNITS_ROWS]), start=1):
-            if not _has_value(row) and len(set(row)) == len(row) and _has_value(below):
+            if not has_value(row) and len(set(row)) == len(row) and has_value(below):
                 skipped = str(self.n_above - 1 + number)
                 return [Proposal(("--skip-rows", skipped), "if the names are below these lines")]
         return []
@@ -540,12 +542,12 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
 
     # Units, formats such as 10s, nothing, or the same word twice could hardly be names.
     n_units = sum(is_unit(cell) or cell[:1].isdigit() for cell in first)
-    is_row = all(map(_is_value, filter(None, first)))
+    is_row = all(map(is_value, filter(None, first)))
     if is_row or not are_names(first) or 2 * n_units >= len(first):
         above = []
         for line in reversed([*lines.above, *(lines.comments if is_row else ())]):
             row = next(iter(split_rows([line], sep)), [])
-            if len(row) != len(first) or _has_value(row):
+            if len(row) != len(first) or has_value(row):
                 break
             above.append((row, line.rstrip("\r\n")))
         named = [pair for pair in above if are_names(pair[0]) or _are_names_but_one(pair[0], first)]
@@ -555,7 +557,7 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
             texts += [line for _, line in above]
             first = [cell.strip() for cell in named[-1][0]]
     for line in filter(str.strip, lines.above[-_MAX_PREAMBLE:]):
-        if not _has_value(next(split_rows([line], sep))):  # a title may come again, too
+        if not has_value(next(split_rows([line], sep))):  # a title may come again, too
             texts.append(line.rstrip("\r\n"))
     folded = set(map(_folded, texts))
     texts += [text.rstrip("\r\n") for _, text in lines.numbered if _folded(text) in folded]
@@ -585,7 +587,7 @@ def _joined_names(lines: Lines, sep: str) -> Header | None:
     """
     nonempty = lines.nonempty
     rows = list(split_rows(nonempty.texts[: _MAX_UNITS_ROWS + 1], sep))
-    n_levels = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    n_levels = next((i for i, row in enumerate(rows) if has_value(row)), 0)
     levels = rows[:n_levels]
     if n_levels < 2 or len(set(map(len, rows))) > 1 or any(map(are_names, levels)):
         return None
@@ -669,7 +671,7 @@ def find_totals(
     """Return the lines that have a word for a time, as sums and means have.
 
     They stand at the end of a file, or now and then among its first rows. Digits in brackets may
-    be there, as in "Sums (of 720 values)".
+    be there, as in "Sums (of 720 values)". Lines of a cell that has several are none.
     """
 
     def has_digits(cell: str) -> bool:
@@ -686,7 +688,12 @@ def find_totals(
             and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
         )
 
-    rows = [line for line in lines if line.strip()]
+    # Quotes are counted from the end, as the first line may stand inside of quotes
+    n_below = accumulate((line.count('"') for line in reversed(lines)), initial=0)
+    is_inside = [n % 2 > 0 or m % 2 > 0 for n, m in pairwise(n_below)][::-1]
+    rows = [
+        line for line, inside in zip(lines, is_inside, strict=True) if line.strip() and not inside
+    ]
     totals = list(takewhile(is_total, reversed(rows[-_MAX_TOTALS:])))
     has_words = any(not any(map(str.isdigit, cell)) for i in times for cell in columns[i].sample)
     if has_words:
@@ -708,7 +715,7 @@ def second_table(source: str, line: int, text: str) -> DataError:
 def are_names(cells: Row) -> bool:
     """Tell whether cells may be names of columns: texts that all differ, and no numbers."""
     return len(set(cells)) == len(cells) and all(
-        cell.strip() and not _is_value(cell) for cell in cells
+        cell.strip() and not is_value(cell) for cell in cells
     )
 
 
@@ -726,69 +733,9 @@ def _count_by_one(rows: Sequence[Row]) -> bool:
     return first in (0, 1) and all(int(row[0]) == first + i for i, row in enumerate(rows))
 
 
-def _is_value(cell: str) -> bool:
-    is_reading = is_number(cell, ".") or is_number(cell, ",")
-    return is_reading or is_date(cell) or is_time_of_day(cell)
-
-
-def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
-    """Tell whether cells hold a time and a number, each above another: they are a row, no names.
-
-    A month, or a number with a unit, is above cells that are written alike. Readings may be missing
-    where there is a time.
-    """
-    pairs = list(zip(cells, rows[0], strict=False))
-    times = [is_date(cell) and is_date(below) for cell, below in pairs]
-    values = [_is_value(cell) and _is_value(below) for cell, below in pairs]
-    if (sum(times) == 1 or _count_on([row[0] for row in (cells, *rows)])) and sum(values) > 1:
-        return True
-
-    columns = list(zip(cells, *rows, strict=False))
-    readings = [column for column in columns if not _are_periods(column)]
-    are_missing = all(cells[0] in MISSING for cells in readings)
-    has_readings = are_missing or any(map(_are_quantities, readings))
-    return 0 < len(readings) < len(columns) and has_readings
-
-
-def _count_on(cells: Sequence[str]) -> bool:
-    """Tell whether cells are whole numbers that all follow each other, such as years."""
-    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,9}", cell.strip())]
-    steps = {below - number for number, below in pairwise(numbers)}
-    return len(numbers) == len(cells) > _MIN_ROWS and steps in ({1}, {-1})
-
-
-def _are_periods(cells: Sequence[str]) -> bool:
-    """Tell whether cells are times that are all written alike."""
-    shapes = {re.sub(r"[^\W\d_]+", "a", _shape(cell)) for cell in cells}
-    return len(shapes) == 1 and _is_period(cells[0])
-
-
-def _are_quantities(cells: Sequence[str]) -> bool:
-    """Tell whether cells are numbers, all of them bare or with the same unit."""
-    shapes = {"0" if _is_value(cell) else _shape(cell) for cell in cells if cell not in MISSING}
-    return cells[0] not in MISSING and len(shapes) == 1 and shapes.pop()[:1] == "0"
-
-
-def _is_period(cell: str) -> bool:
-    """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
-    if is_date(cell) or is_number(cell, ".") or not _PERIOD.fullmatch(cell):
-        return is_date(cell)
-    has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
-    return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
-
-
-def _shape(cell: str) -> str:
-    """Return a cell with a 0 for each number: cells that are written alike have the same."""
-    return re.sub(r"[-+]?\d+(?:[.,]\d+)*", "0", cell.strip())
-
-
-def _has_value(cells: Sequence[str]) -> bool:
-    return any(map(_is_value, cells))
-
-
 def _count_units_rows(rows: Sequence[Row]) -> int:
     """Return how many rows without a time or number stand above the first that has one."""
-    first = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    first = next((i for i, row in enumerate(rows) if has_value(row)), 0)
     return first if first <= _MAX_UNITS_ROWS else 0
 
 
