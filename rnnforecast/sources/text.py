@@ -45,12 +45,15 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
 _CODE_PAGES = {
-    "cp1251": "Cyrillic",
-    "gb18030": "Chinese",
-    "cp932": "Japanese",
-    "cp949": "Korean",
+    "cp1251": ("Cyrillic", rb"[\xc0-\xff]"),
+    "gb18030": ("Chinese", rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
+    "big5": ("traditional Chinese", rb"[\xa1-\xa3\xa4-\xc6]."),
+    "cp932": ("Japanese", rb"[\x81-\x83\x88-\x97]."),
+    "cp949": ("Korean", rb"[\xa1-\xa3\xb0-\xc8][\xa1-\xfe]"),
 }
-"""Encodings that are offered for text that is not western."""
+"""Encodings that are offered for text that is not western, and the bytes of common letters."""
+_COMMON_SHARE = 0.8
+"""Share of common letters in text that is of such a language."""
 _BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
@@ -308,16 +311,18 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         if is_western and _FOREIGN_WORD.search(head.decode("cp1252")) is None:
             listener(WarningEvent("encoding", f"{name} is not UTF-8 (line {line}), read as cp1252"))
             return "cp1252"
+        printable = [page for page in _CODE_PAGES if _is_printable(head, page)]
+        likely = [page for page in printable if _has_common_letters(head, page)]
         raise DataError(
             f"byte {head[error.start]:#04x} is not UTF-8 text",
             code="encoding",
             location=Location(name, line=line),
             proposals=[
-                Proposal(("--encoding", name), f"if the text is {script}")
-                for name, script in _CODE_PAGES.items()
-                if _is_printable(head, name)
+                Proposal(("--encoding", page), f"if the text is {_CODE_PAGES[page][0]}")
+                for page in likely or printable
             ],
-            hint="give the encoding of the file",
+            hint="give the encoding of the file"
+            + f", likely --encoding {' or '.join(likely)}" * bool(likely),
         ) from error
     return "utf-8"
 
@@ -329,6 +334,14 @@ def _is_printable(head: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return all(char.isprintable() or char in "\r\n\t" for char in set(text))
+
+
+def _has_common_letters(head: bytes, encoding: str) -> bool:
+    """Tell whether most letters outside of ASCII are common in the language of an encoding."""
+    text = codecs.getincrementaldecoder(encoding)().decode(head)
+    letters = [char.encode(encoding) for char in text if not char.isascii()]
+    is_common = re.compile(_CODE_PAGES[encoding][1], re.DOTALL).fullmatch
+    return sum(map(bool, map(is_common, letters))) >= _COMMON_SHARE * len(letters)
 
 
 def _zero_bytes(head: bytes, name: str) -> DataError:
