@@ -370,6 +370,18 @@ def counts_by_one(column: Column) -> bool:
     return len(numbers) > 24 and bool((numbers == np.arange(1, len(numbers) + 1)).all())
 
 
+def is_index(column: Column) -> bool:
+    """Tell whether numbers may count rows: they all differ, never go down, or mostly go on by 1.
+
+    Decimals that a comma cut off may all differ, too, but some of them begin with 0.
+    """
+    steps = np.diff(integers_of(column))
+    has_zeros = any(re.match(r"0\d", text) for text in column.sample)
+    is_count = not has_zeros and len(set(column.sample)) == len(column.sample)
+    goes_on = (steps >= 0).all() or (steps == 1).sum() > _NUMERIC_SHARE * len(steps)
+    return len(steps) > 0 and bool(is_count or goes_on)
+
+
 def count_repeated_rows(columns: Sequence[Column]) -> int:
     """Return how many rows of the sample have the same cells in these columns as the row before."""
     rows = list(zip(*(column.sample for column in columns), strict=False))

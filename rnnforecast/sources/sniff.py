@@ -20,6 +20,8 @@ from rnnforecast.sources.columns import (
     has_value,
     infer_text_column,
     is_date,
+    is_index,
+    is_integer,
     is_period,
     is_time_of_day,
     is_value,
@@ -67,6 +69,8 @@ _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
+_TIME_WORD = re.compile(r"(?i)time|date|zeit|datum|stamp|fecha|hora|heure|jour|data|dag|tag|day")
+"""What names of times hold, in several languages."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -161,6 +165,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
     except csv.Error as error:
         raise field_too_long(name) from error
     check_n_columns(len(header.names), name)
+    header = header.with_blank_names(body)
     header.check(body)
     if sep == WHITESPACE and config.sep is None:
         listener(Notice(f"{name}: columns are separated by blanks"))
@@ -176,6 +181,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         infer_text_column(column, values, marks.form_of(column)) for column, values in cells.items()
     )
     columns = with_weak_dates(columns, name, config)
+    header.check_unnamed(columns)
     marks.report(name, listener)
     last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
     dialect = Dialect(
@@ -348,6 +354,50 @@ class Header:
         self._reject_second_table()
         self._reject_units(body)
 
+    def with_blank_names(self, body: Sequence[Row]) -> Header:
+        """Tell columns without a name apart by blanks, where they hold no texts."""
+        unnamed = [i for i, name in enumerate(self.names) if not name.strip()]
+        cells = {i: {"".join(row[i : i + 1]).strip() for row in body} - {""} for i in unnamed}
+        numeric = [i for i in unnamed if all(map(is_value, cells[i]))]
+        if self.is_explicit or len(unnamed) < 2:
+            return self
+        first = int(len(numeric) < len(unnamed))
+        blanks = {i: " " * n for n, i in enumerate(numeric, first)}
+        return replace(self, names=tuple(blanks.get(i, name) for i, name in enumerate(self.names)))
+
+    def check_unnamed(self, columns: Sequence[Column]) -> None:
+        """Raise `DataError` for a column of readings without a name.
+
+        Columns that count the rows, or repeat another one, are not used, and need no name.
+        """
+        for i, column in enumerate(columns):
+            repeated = any(c.sample == column.sample for c in columns if c is not column)
+            if column.name.strip() or column.kind != "number" or repeated or is_index(column):
+                continue
+            before = columns[i - 1] if i else column
+            is_decimal = self.sep == "," and len(set(map(len, column.sample))) == 1
+            is_decimal &= all(map(is_integer, (*before.sample, *column.sample)))
+            raise self._error(
+                f"column {i + 1} has no name, but readings such as {column.sample[0]}",
+                "unnamed-column",
+                proposals=[] if is_decimal else self._with_names(columns),
+                hint="if a comma is the decimal mark, write another separator between columns"
+                if is_decimal
+                else "give it a name in the header",
+            )
+
+    def _with_names(self, columns: Sequence[Column]) -> list[Proposal]:
+        """Return the options that name all columns, where a name is missing."""
+        names = [name.strip() or f"column{i}" for i, name in enumerate(self.names, 1)]
+        condition = "if it is a sensor"
+        is_shifted = columns[0].kind == "time" and not _TIME_WORD.search(self.names[0])
+        if is_shifted and not self.names[-1].strip():
+            names, condition = ["time", *self.names[:-1]], "if the first column has no name instead"
+        if len(names) != len(columns) or any("," in name for name in names):
+            return []
+        skipped = ("--skip-rows", str(self.n_above))
+        return [Proposal((*skipped, "--no-header", "--columns", ",".join(names)), condition)]
+
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
 
@@ -391,7 +441,8 @@ class Header:
 
     def _reject_readings(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row."""
-        is_row = all(map(is_value, filter(None, self.names)))
+        cells = [name for name in self.names if name not in MISSING]
+        is_row = all(map(is_value, cells))
         if is_row or (body and are_readings(self.names, body[:_MIN_ROWS])):
             has_clock = any(map(is_time_of_day, self.names))
             names = ["time"] if not any(map(is_period, self.names)) else []
@@ -440,8 +491,10 @@ class Header:
             n_lines = max(widths)[1] if widths else self._count_above_blanks()
             return n_comments or n_lines
 
-        # Lines above the names that have as many fields
-        rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
+        # Lines above the names that have as many fields, or as many separators
+        rows = list(split_rows(texts[:_MAX_PREAMBLE], self.sep))
+        n_lone = len(tuple(takewhile(lambda row: sum(map(bool, row)) < 2, rows)))
+        rows = rows[: n_lone + _MAX_UNITS_ROWS + 2]
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
         n_values = sum(map(has_value, rows[1:named]))
         if are_names(rows[0]):  # a table of one row or two describes the one below it
