@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from rnnforecast.sources.columns import (
     Column,
     are_readings,
     check_n_columns,
+    count_decimals,
     has_value,
     infer_text_column,
     is_date,
@@ -32,10 +34,14 @@ from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
+    SEPARATORS,
     Lines,
     align,
+    are_blank_separated,
+    count_fields,
     field_too_long,
     find_encoding,
+    infer_separator,
     lines_of,
     read_head,
     read_tail,
@@ -51,7 +57,6 @@ NOT_SNIFFED = (
 """Options that change nothing about how a file is written."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
-SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
 """The fewest lines below a preamble, header included, that count as a table."""
 _MAX_PREAMBLE = 100
@@ -59,12 +64,10 @@ _MAX_UNITS_ROWS = 5
 """Lines between the names and the readings: of units, of formats, of how readings were averaged."""
 _MAX_ROWS_OF_TABLES = 2000
 """Lines in which a second table is looked for."""
-_MIN_CONSISTENT_SHARE = 0.9
-"""Share of lines that blanks must divide into the same number of fields."""
-_MAX_BLANK_SEPARATED = 10_000
-"""A longer line is no table with blanks between its columns."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
+_FEWEST_SUMMED = 20
+"""Readings above 0 of which the last row is the sum."""
 _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
@@ -184,6 +187,9 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
     header.check_unnamed(columns)
     marks.report(name, listener)
     last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
+    totals = find_totals(last_lines, sep, columns, missing)
+    if tail is None and not totals and fitting and _is_sum(fitting[-1], columns, cells, marks):
+        totals = (lines.nonempty.texts[-1].rstrip("\r\n"),)
     dialect = Dialect(
         sep,
         marks.decimal,
@@ -196,7 +202,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         marks.forms,
         marks.doubtful,
         header.texts,
-        find_totals(last_lines, sep, columns, missing),
+        totals,
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
         is_damaged=0 in head
         and not config.encoding
@@ -206,69 +212,6 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return _Sniffed(dialect, columns, tuple(events))
-
-
-def infer_separator(lines: Sequence[str]) -> str:
-    """Return the separator that gives every line as many fields as the header, and the most.
-
-    Where none does, it is blanks if they divide each line into as many dates and numbers.
-    """
-
-    def merit(sep: str) -> tuple[bool, int]:
-        try:
-            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
-        except csv.Error:  # with another separator a very wide row is one field, which is too long
-            return False, 0
-        is_consistent = counts[0] > 1 and len(set(counts)) == 1
-        return is_consistent, counts[0]
-
-    merits = {sep: merit(sep) for sep in SEPARATORS}
-    best = max(SEPARATORS, key=lambda sep: merits[sep])
-    is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
-    if not is_consistent and _are_quoted_between_blanks(lines):
-        return " "
-    return WHITESPACE if not is_consistent and _are_blank_separated(lines) else best
-
-
-def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
-    """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
-    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
-        return False
-    header, *counts = _count_fields([line.rstrip() for line in lines], " ") or [0]
-    return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
-
-
-def _hold_two_numbers(lines: Sequence[str]) -> bool:
-    """Tell whether cells between tabs hold two numbers each, as their names share a cell.
-
-    1 234 is one number.
-    """
-    header, *rows = split_rows(lines, "\t")
-    pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
-    return any(
-        len(name.split()) > 1 and all(i < len(row) and pair.fullmatch(row[i]) for row in rows)
-        for i, name in enumerate(header)
-    )
-
-
-def _are_blank_separated(lines: Sequence[str]) -> bool:
-    """Tell whether lines are names, and below them dates and numbers with blanks between them."""
-    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
-        return False
-    header, *rows = split_rows(lines, WHITESPACE)
-    if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
-        return False  # else they are units, below names that begin so, too
-    header = header[1:] if header[:1] == ["#"] else header
-    n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
-    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
-        return False
-    if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
-        return False
-
-    cells = [cell for row in rows for cell in row]
-    n_values = sum(map(is_value, cells))
-    n_valued = sum(map(has_value, rows))
-    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
 
 
 def shell_quote(text: str) -> str:
@@ -487,7 +430,7 @@ class Header:
         if not _are_aligned(texts, self.sep) or self.sep not in texts[0]:
             n_comments = len(texts) - len(self._without_comments())
             preambles = [(infer_preamble(texts, sep), sep) for sep in SEPARATORS]
-            widths = [(_count_fields(texts[n : n + 1], sep), n) for n, sep in preambles if n]
+            widths = [(count_fields(texts[n : n + 1], sep), n) for n, sep in preambles if n]
             n_lines = max(widths)[1] if widths else self._count_above_blanks()
             return n_comments or n_lines
 
@@ -509,7 +452,7 @@ class Header:
         if len(self.names) > 1:
             return 0
         below = (texts[n : n + _MAX_SNIFFED + 1] for n in range(1, _MAX_PREAMBLE))
-        return next((n for n, rows in enumerate(below, 1) if _are_blank_separated(rows)), 0)
+        return next((n for n, rows in enumerate(below, 1) if are_blank_separated(rows)), 0)
 
     def _without_comments(self) -> Sequence[str]:
         """Drop lines that begin like the first, where all others make a table."""
@@ -519,7 +462,7 @@ class Header:
         if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
             return texts
         is_table = any(sep in rows[0] and _are_aligned(rows, sep) for sep in SEPARATORS)
-        is_table = is_table or _are_blank_separated(rows)
+        is_table = is_table or are_blank_separated(rows)
         return rows if is_table else texts
 
     def _below_titles(self, body: Sequence[Row]) -> list[Proposal]:
@@ -556,7 +499,7 @@ class Header:
         """Return the characters that divide the first lines into as many fields as the header."""
         texts = self.lines.texts[: _MAX_SNIFFED + 1]
         marks = [mark for mark in dict.fromkeys(texts[0]) if re.fullmatch(r"[^\w\s\"']", mark)]
-        counts = {mark: set(_count_fields(texts, mark)) for mark in marks}
+        counts = {mark: set(count_fields(texts, mark)) for mark in marks}
         fitting = [mark for mark in marks if len(counts[mark]) == 1 and counts[mark] != {1}]
         return [Proposal(("--sep", mark), f"if {mark} separates the columns") for mark in fitting]
 
@@ -692,7 +635,7 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
     At least two rows follow, with as many fields as the header, two or more; no name is a number.
     Where all rows end with a separator, the header need not. Lines of one field may stand below.
     """
-    counts = _count_fields(lines, sep)
+    counts = count_fields(lines, sep)
     if len(counts) != len(lines):
         return 0
     n_below = len(tuple(takewhile(lambda n: n == 1, reversed(counts[-_MAX_TOTALS:]))))
@@ -755,6 +698,30 @@ def find_totals(
     return tuple(dict.fromkeys(line.rstrip("\r\n") for line in reversed(totals)))
 
 
+def _is_sum(
+    row: Row, columns: Sequence[Column], cells: Mapping[str, Sequence[str]], marks: Marks
+) -> bool:
+    """Tell whether the last row has the sum of all above, in each column of numbers that vary.
+
+    None of these is negative, and some are above 0, so that no reading is equal by chance.
+    """
+    is_sum = False
+    for cell, column in zip(row, columns, strict=False):
+        texts, form = cells[column.name], marks.form_of(column.name)
+        if column.kind != "number" or form is None or len(set(texts)) < 2:
+            continue
+        if texts[-1] != cell or not all(map(form.is_number, texts)):
+            return False
+        plain = list(map(form.to_plain, texts))
+        *readings, total = map(float, plain)
+        half_unit = 0.5 * 10.0 ** -count_decimals(plain)
+        n_positive = sum(reading > 0 for reading in readings)
+        is_sum = abs(total - math.fsum(readings)) <= 1.01 * half_unit
+        if not is_sum or min(readings) < 0 or n_positive < _FEWEST_SUMMED:
+            return False
+    return is_sum
+
+
 def second_table(source: str, line: int, text: str) -> DataError:
     """Return the error for a file in which another table begins below the first."""
     return DataError(
@@ -790,10 +757,3 @@ def _count_units_rows(rows: Sequence[Row]) -> int:
     """Return how many rows without a time or number stand above the first that has one."""
     first = next((i for i, row in enumerate(rows) if has_value(row)), 0)
     return first if first <= _MAX_UNITS_ROWS else 0
-
-
-def _count_fields(lines: Sequence[str], sep: str) -> list[int]:
-    try:
-        return [len(row) for row in csv.reader(lines, delimiter=sep)]
-    except csv.Error:
-        return []

@@ -1,4 +1,4 @@
-"""Bytes to lines of text: encoding, compression, limits."""
+"""Bytes to lines of text, and these to fields: encoding, compression, limits, separator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.sources.columns import has_value, is_value
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.storage.remote import is_remote
 
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+SEPARATORS = (",", ";", "\t", "|")
+_MIN_CONSISTENT_SHARE = 0.9
+"""Share of lines that blanks must divide into the same number of fields."""
+_MAX_BLANK_SEPARATED = 10_000
+"""A longer line is no table with blanks between its columns."""
+_MIN_ROWS = 3
+"""The fewest lines, header included, that blanks may divide."""
+_NUMERIC_SHARE = 0.5
+"""Share of cells between blanks that are values."""
 _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
@@ -213,6 +224,77 @@ def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Itera
     if sep == WHITESPACE:
         return (line.split() for line in lines)
     return csv.reader(lines, delimiter=sep, strict=strict)
+
+
+def infer_separator(lines: Sequence[str]) -> str:
+    """Return the separator that gives every line as many fields as the header, and the most.
+
+    Where none does, it is blanks if they divide each line into as many dates and numbers.
+    """
+
+    def merit(sep: str) -> tuple[bool, int]:
+        try:
+            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        except csv.Error:  # with another separator a very wide row is one field, which is too long
+            return False, 0
+        is_consistent = counts[0] > 1 and len(set(counts)) == 1
+        return is_consistent, counts[0]
+
+    merits = {sep: merit(sep) for sep in SEPARATORS}
+    best = max(SEPARATORS, key=lambda sep: merits[sep])
+    is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
+    if not is_consistent and _are_quoted_between_blanks(lines):
+        return " "
+    return WHITESPACE if not is_consistent and are_blank_separated(lines) else best
+
+
+def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
+    """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
+    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
+        return False
+    header, *counts = count_fields([line.rstrip() for line in lines], " ") or [0]
+    return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
+
+
+def _hold_two_numbers(lines: Sequence[str]) -> bool:
+    """Tell whether cells between tabs hold two numbers each, as their names share a cell.
+
+    1 234 is one number.
+    """
+    header, *rows = split_rows(lines, "\t")
+    pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
+    return any(
+        len(name.split()) > 1 and all(i < len(row) and pair.fullmatch(row[i]) for row in rows)
+        for i, name in enumerate(header)
+    )
+
+
+def are_blank_separated(lines: Sequence[str]) -> bool:
+    """Tell whether lines are names, and below them dates and numbers with blanks between them."""
+    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
+        return False
+    header, *rows = split_rows(lines, WHITESPACE)
+    if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
+        return False  # else they are units, below names that begin so, too
+    header = header[1:] if header[:1] == ["#"] else header
+    n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
+    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
+        return False
+    if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
+        return False
+
+    cells = [cell for row in rows for cell in row]
+    n_values = sum(map(is_value, cells))
+    n_valued = sum(map(has_value, rows))
+    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
+
+
+def count_fields(lines: Sequence[str], sep: str) -> list[int]:
+    """Return the number of fields of each row; none where a field is too long."""
+    try:
+        return [len(row) for row in csv.reader(lines, delimiter=sep)]
+    except csv.Error:
+        return []
 
 
 def align(cells: list[str], names: Sequence[str]) -> list[str]:

@@ -208,3 +208,44 @@ def test_a_very_wide_table_is_read(tmp_path):
     assert panel.n_series == width
     expected = np.arange(width)[:, None] + np.arange(n)
     np.testing.assert_array_equal(panel.target.reshape(width, n), expected)
+
+
+SUMMED = [round(20 + (7 * i) % 11 + i % 10 / 10, 1) for i in range(30)]
+
+
+@pytest.mark.parametrize("sensors", [1, 2])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_last_row_with_the_sum_of_all_above_is_a_total(tmp_path, sensors, decimal):
+    values = [*SUMMED, round(sum(SUMMED), 1)]
+    rows = [";".join([f"{value}".replace(".", decimal)] * sensors) for value in values]
+    lines = [line.replace(",", ";", 1) for line in hourly(*rows)]
+    path = write(tmp_path / "x.csv", "time;" + ";".join("ab"[:sensors]), *lines)
+
+    result = read(path)
+
+    assert result.panel.lengths[0] == 30
+    assert lines[-1] in result.warnings["totals"].message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [*SUMMED, round(sum(SUMMED), 1) + 0.2],
+        [*SUMMED[:10], round(sum(SUMMED[:10]), 1)],
+        [*[0] * 20, 5, *[0] * 9, 5],
+        [*[1, -1] * 15, 3, 3],
+    ],
+    ids=["not the sum", "few", "zeros", "negative"],
+)
+def test_a_last_row_that_may_be_a_reading_stays(tmp_path, values):
+    result = read(write(tmp_path / "x.csv", "time,flow", *hourly(*values)))
+
+    assert result.panel.lengths[0] == len(values)
+    assert "totals" not in result.warnings
+
+
+def test_a_last_row_that_is_the_sum_of_one_of_two_sensors_stays(tmp_path):
+    values = [*SUMMED, round(sum(SUMMED), 1)]
+    rows = hourly(*(f"{value},{value % 7:.1f}" for value in values))
+
+    assert read(write(tmp_path / "x.csv", "time,a,b", *rows)).panel.lengths[0] == 31
