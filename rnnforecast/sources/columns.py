@@ -31,7 +31,7 @@ _DATE = re.compile(
 )
 _TIME_OF_DAY = re.compile(
     r"\s*(\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*(UTC|GMT|[Zz]|\+\d{2}:?\d{2})?"
-    r"|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
+    r"|\d{1,2}\.00\.\d{2}|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
 )
 _PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
 """What any time is like; and its parts: year, month, day, hour and minute."""

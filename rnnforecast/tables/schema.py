@@ -389,7 +389,7 @@ def infer_schema(
         for c in unused
         if c.kind != "empty"
     }
-    empty = [c.name for c in unused if c.kind == "empty"]
+    empty = [c.name for c in unused if c.kind == "empty" and c.name.strip()]
     note_roles(source.name, time.name, series, targets, listener)
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
