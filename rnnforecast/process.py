@@ -201,8 +201,7 @@ def _time_limit_of_thread(seconds: float) -> Iterator[None]:
 
 def _time_limit_error() -> TimeLimitError:
     return TimeLimitError(
-        "--max-time ran out",
-        hint="nothing was published; the previous output is unchanged",
+        "--max-time ran out", hint="nothing was published; the previous output is unchanged"
     )
 
 

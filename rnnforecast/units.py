@@ -46,6 +46,14 @@ TICKS_1970 = 621_355_968_000_000_000
 _MANY = 100
 """A duration of this many units or more is described in a longer one."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
+OFFERED_ZONES = (
+    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
+    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
+    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
+    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
+    "Pacific/Auckland", "UTC",
+)  # fmt: skip
+"""One zone of many with the same abbreviations, the best known."""
 
 
 def parse_duration_us(text: str) -> int:
@@ -175,9 +183,9 @@ def format_utc_offset(minutes: int) -> str:
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise `UsageError` for an option's value outside `[low, high]`."""
-    if not low <= value <= high:
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise `UsageError` for an option's value outside `[low, high]`; None is allowed."""
+    if value is not None and not low <= value <= high:
         raise UsageError(f"--{name} is {value}, but must be between {low:g} and {high:g}")
 
 
@@ -197,14 +205,14 @@ def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, fl
     return ranges
 
 
-def parse_limits(option: str, texts: Sequence[str]) -> dict[str, float]:
-    """Parse limits `name=90`. Raises `UsageError`."""
+def parse_limits(texts: Sequence[str]) -> dict[str, float]:
+    """Parse the limits `name=90` of `--exceed`. Raises `UsageError`."""
     limits = {}
     for text in texts:
         name, _, end = text.rpartition("=")
         limit = _number(end)
         if not name or not math.isfinite(limit):
-            raise UsageError(f"--{option} is {text!r}, but must be NAME=LIMIT, such as temp=90")
+            raise UsageError(f"--exceed is {text!r}, but must be NAME=LIMIT, such as temp=90")
         limits[name] = limit
     return limits
 

@@ -39,11 +39,7 @@ _LATE_MODULES = (
     "pyarrow.pandas_compat",
 )
 """Modules that a bucket needs and that are otherwise imported in functions."""
-_EMPTY_FACTS: dict[str, Any] = {
-    **dict.fromkeys(COUNTS, 0),
-    "newest_us": None,
-    "warnings": [],
-}
+_EMPTY_FACTS: dict[str, Any] = {**dict.fromkeys(COUNTS, 0), "newest_us": None, "warnings": []}
 """What the manifest says of an empty bucket."""
 
 
@@ -107,7 +103,7 @@ def _forecast(
     artifact, forecaster, bucket_by_name = _load_once(
         task.model, task.version, task.parts.n_buckets
     )
-    events = Recorder(ignore, [])
+    events = Recorder(ignore)
     ready = prepare(
         artifact,
         source,

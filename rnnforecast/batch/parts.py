@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rnnforecast.config.fields import to_json
 from rnnforecast.errors import DataError, WriteError
 from rnnforecast.storage import publish
 from rnnforecast.storage.durable import crash_point, remove_directory, remove_stale_temps
@@ -161,4 +161,4 @@ def _file_entry(entry: Mapping[str, Any], path: AnyPath) -> dict[str, Any]:
 
 def _write_json(path: AnyPath, format_: str, facts: Mapping[str, Any]) -> None:
     document = {"format": format_, "format_version": FORMAT_VERSION, **facts}
-    publish.publish(path, f"{json.dumps(document, indent=2)}\n".encode())
+    publish.publish(path, to_json(document))

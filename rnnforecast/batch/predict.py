@@ -226,7 +226,7 @@ def _commit(task: BucketTask) -> BatchResult:
     parts = task.parts
     committed = parts.read_committed()
     manifests = parts.read_all()
-    events = Recorder(ignore, [])
+    events = Recorder(ignore)
     newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
     if newest:
         check_age(max(newest), task.schema.axis, task.config, events)

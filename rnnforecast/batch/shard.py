@@ -111,7 +111,7 @@ def shard(
     """
     check_option_names(shard, options, DataConfig())
     config = set_options(config or DataConfig(), options)
-    events, data = Recorder(listener, []), as_table(data)
+    events, data = Recorder(listener), as_table(data)
     path = local_path(output, "an unfinished folder of buckets")
     check_range("buckets", buckets, 1, MAX_BUCKETS)
     check_new_directory(path, data, config)

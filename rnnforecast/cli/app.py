@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import Field, dataclass, is_dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
 
@@ -43,8 +43,7 @@ if TYPE_CHECKING:
 Data = Annotated[
     str,
     typer.Argument(
-        metavar="DATA",
-        help="File, folder, quoted glob, URL, database, or - for standard input",
+        metavar="DATA", help="File, folder, quoted glob, URL, database, or - for standard input"
     ),
 ]
 OptionalData = Annotated[
@@ -53,35 +52,38 @@ OptionalData = Annotated[
         metavar="[DATA]", help="Data to forecast from (default: re-read the training file)"
     ),
 ]
-ModelDirectory = Annotated[
-    str,
-    typer.Option("--model", "-m", metavar="DIR", help="Model directory", rich_help_panel="Model"),
-]
-ModelPath = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="DIR",
-        help="Model directory, or builtin for the built-in network",
-        rich_help_panel="Model",
-    ),
-]
+
+
+_model = partial(typer.Option, rich_help_panel="Model")
+
+
+def model_option(description: str) -> Any:
+    """Return the option that names a model."""
+    return _model("--model", "-m", metavar="DIR", help=description)
+
+
+def output_option(description: str, metavar: str = "FILE") -> Any:
+    """Return the option that names the file or the folder of the result."""
+    return typer.Option(
+        "--output", "-o", metavar=metavar, help=description, rich_help_panel="Output"
+    )
+
+
+ModelDirectory = Annotated[str, model_option("Model directory")]
+ModelPath = Annotated[str, model_option("Model directory, or builtin for the built-in network")]
 Version = Annotated[
     str | None,
-    typer.Option(
+    _model(
         metavar="NAME",
         help="Model version to use (default: the active one)",
-        rich_help_panel="Model",
         autocompletion=while_completing(complete_versions),
     ),
 ]
 TrustSource = Annotated[
     bool,
-    typer.Option(
+    _model(
         "--trust-source",
         help="Without DATA: read the source that the model names, wherever it is",
-        rich_help_panel="Model",
         hidden=True,
     ),
 ]
@@ -320,13 +322,8 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     file = path or Path(CONFIG_FILE)
     if context.resilient_parsing:  # completion
         return path
-    if path is None:
-        try:
-            is_file = file.is_file()
-        except OSError:  # a folder that this user may not look into
-            is_file = False
-        if not is_file:
-            return path
+    if path is None and not os.path.isfile(file):  # noqa: PTH113 - no error
+        return path
 
     try:
         tables = read_toml(file)

@@ -16,6 +16,8 @@ from rnnforecast.cli.app import (
     Version,
     configure_screen,
     load_optional_model,
+    model_option,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -114,27 +116,9 @@ def backtest(
     training: TrainConfig,
     common: CommonOptions,
     explicit: Explicit,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="DIR",
-            help="Evaluate this saved model on newer data",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("Evaluate this saved model on newer data")] = None,
     version: Version = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write each forecast value to this file",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("Write each forecast value to this file")] = None,
     report: Annotated[
         Path | None,
         typer.Option(

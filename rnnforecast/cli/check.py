@@ -15,6 +15,7 @@ from rnnforecast.cli.app import (
     Version,
     configure_screen,
     load_optional_model,
+    model_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -24,7 +25,6 @@ from rnnforecast.events import ignore
 from rnnforecast.units import describe_duration, format_duration, format_number, join_names
 
 if TYPE_CHECKING:
-    from rnnforecast.data.season import Seasons
     from rnnforecast.workflow.check import Check
 
 _ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
@@ -121,14 +121,11 @@ def _series_rows(result: Check) -> list[tuple[str, ...]]:
             else "-",
             format_number(_number(profile.level[i])),
             format_number(_number(profile.spread[i])),
-            _format_seasons(profile.seasons[i], panel.step_us),
+            ", ".join(format_duration(n * panel.step_us) for n in profile.seasons[i].periods)
+            or "none",
         )
         for i in order[:_MAX_ROWS]
     ]
-
-
-def _format_seasons(seasons: Seasons, step_us: int) -> str:
-    return ", ".join(format_duration(n * step_us) for n in seasons.periods) or "none"
 
 
 def _number(value: float) -> float | None:
@@ -144,16 +141,7 @@ def check(
     reading: DataConfig,
     common: CommonOptions,
     explicit: Explicit,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="DIR",
-            help="Check whether the data match this model",
-            rich_help_panel="Model",
-        ),
-    ] = None,
+    model: Annotated[str | None, model_option("Check whether the data match this model")] = None,
     version: Version = None,
 ) -> None:
     """Inspect a data file and suggest the command to run."""

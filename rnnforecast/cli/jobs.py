@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from rnnforecast.cli.app import (
     ModelPath,
     TrustSource,
     configure_screen,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rnnforecast.jobs.log import RunResult, Status
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file")]
+_scoring = partial(typer.Option, rich_help_panel="Scoring")
 _MAX_ROWS = 20
 """Groups of scores in the table; JSON has all of them."""
 
@@ -40,37 +43,29 @@ _MAX_ROWS = 20
 def init(
     context: typer.Context,
     data: Annotated[
-        str | None,
-        typer.Argument(metavar="[DATA]", help="Data that the job reads, as for check"),
+        str | None, typer.Argument(metavar="[DATA]", help="Data that the job reads, as for check")
     ] = None,
     *,
     reading: DataConfig,
     common: CommonOptions,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="JOB.toml",
-            help="Job file to write (must not exist)",
-            rich_help_panel="Output",
-        ),
+        Path, output_option("Job file to write (must not exist)", metavar="JOB.toml")
     ] = Path("job.toml"),
 ) -> None:
     """Write a commented job file for a data set."""
     from rnnforecast.jobs.template import write_job
 
     screen = configure_screen(context, common)
-    job = write_job(data, output, config=reading, listener=screen)
+    path = write_job(data, output, config=reading, listener=screen)
     screen.has_published = True
     screen.close()
 
-    run_it = f"rnnforecast run {shlex.quote(str(job.path))}"
+    run_it = f"rnnforecast run {shlex.quote(str(path))}"
     if common.json:
-        screen.document({"output": str(job.path), "next": run_it})
+        screen.document({"output": str(path), "next": run_it})
     else:
-        screen.result(f"written: {job.path}")
-        first = "" if data else f"write where the readings are into {job.path}, then  "
+        screen.result(f"written: {path}")
+        first = "" if data else f"write where the readings are into {path}, then  "
         screen.note(f"next: {first}{run_it}")
 
 
@@ -107,30 +102,17 @@ def score(
     common: CommonOptions,
     explicit: Explicit,
     ledger: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Ledger of earlier forecasts (default: ledger)",
-            rich_help_panel="Scoring",
-        ),
+        Path | None, _scoring(metavar="DIR", help="Ledger of earlier forecasts (default: ledger)")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Newer readings (default: re-read the training file)",
-            rich_help_panel="Scoring",
-        ),
+        _scoring(metavar="DATA", help="Newer readings (default: re-read the training file)"),
     ] = None,
     model: ModelPath = DEFAULT_MODEL,
     trust_source: TrustSource = False,
     job: Annotated[
         Path | None,
-        typer.Option(
-            metavar="JOB.toml",
-            help="Take ledger, data and model from this job file",
-            rich_help_panel="Scoring",
-        ),
+        _scoring(metavar="JOB.toml", help="Take ledger, data and model from this job file"),
     ] = None,
 ) -> None:
     """Compare earlier forecasts with what actually happened."""

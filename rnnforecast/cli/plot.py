@@ -18,6 +18,8 @@ from rnnforecast.cli.app import (
     configure_screen,
     load_optional_model,
     load_or_builtin,
+    model_option,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -148,32 +150,14 @@ def plot(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA",
-            help="Readings to draw with the forecast",
-            rich_help_panel="Plot",
+            metavar="DATA", help="Readings to draw with the forecast", rich_help_panel="Plot"
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="DIR",
-            help="Read the data as this model does (default: model, if it exists)",
-            rich_help_panel="Model",
-        ),
+        str | None, model_option("Read the data as this model does (default: model, if it exists)")
     ] = None,
     version: Version = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write a .png, .svg or .html file instead",
-            rich_help_panel="Output",
-        ),
-    ] = None,
+    output: Annotated[str | None, output_option("Write a .png, .svg or .html file instead")] = None,
 ) -> None:
     """Plot a forecast in the terminal or to a file."""
     screen = configure_screen(context, common)
@@ -210,12 +194,8 @@ def anomalies(
     version: Version = None,
     output: Annotated[
         str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Write all anomalies to a .csv, .parquet or .jsonl file, or - for standard output",
-            rich_help_panel="Output",
+        output_option(
+            "Write all anomalies to a .csv, .parquet or .jsonl file, or - for standard output"
         ),
     ] = None,
 ) -> None:

@@ -17,6 +17,7 @@ from rnnforecast.cli.app import (
     TrustSource,
     Version,
     configure_screen,
+    output_option,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -24,12 +25,7 @@ from rnnforecast.cli.plot import show_prediction
 from rnnforecast.cli.train import HEAD_ROWS
 from rnnforecast.config.commands import OUTPUT_FORMATS, BatchConfig
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import (
-    DEFAULT_MODEL,
-    STANDARD_OUTPUT,
-    PredictConfig,
-    quantile_name,
-)
+from rnnforecast.config.training import DEFAULT_MODEL, STANDARD_OUTPUT, PredictConfig, quantile_name
 from rnnforecast.errors import PARTIAL, UsageError
 from rnnforecast.process import start_fork_server
 from rnnforecast.units import format_number
@@ -41,19 +37,10 @@ if TYPE_CHECKING:
     from rnnforecast.workflow.prediction import Prediction
 
 Output = Annotated[
-    str,
-    typer.Option(
-        "--output",
-        "-o",
-        metavar="FILE",
-        help="Forecast file (.csv, .parquet, .jsonl), - for standard output",
-        rich_help_panel="Output",
-    ),
+    str, output_option("Forecast file (.csv, .parquet, .jsonl), - for standard output")
 ]
-
 ShowPlot = Annotated[
-    bool,
-    typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
+    bool, typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output")
 ]
 
 
@@ -77,21 +64,19 @@ def predict(
     _check_output(output, common, explicit, is_batch=batch.is_batch, plot=plot)
     screen = configure_screen(context, common)
     result: BatchResult | Prediction
+    shared: dict[str, Any] = {
+        "config": forecast,
+        "reading": reading,
+        "explicit": explicit,
+        "version": version,
+        "output": output,
+        "trust_source": trust_source,
+        "listener": screen,
+    }
     if batch.is_batch:
         if batch.uses_processes:
             start_fork_server()
-        result = rnnforecast.predict_batch(
-            data,
-            model=model,
-            batch=batch,
-            config=forecast,
-            reading=reading,
-            explicit=explicit,
-            version=version,
-            output=output,
-            trust_source=trust_source,
-            listener=screen,
-        )
+        result = rnnforecast.predict_batch(data, model=model, batch=batch, **shared)
         screen.has_published = True
         screen.close()
         if common.json:
@@ -99,17 +84,8 @@ def predict(
         else:
             print_batch(result, screen)
     else:
-        result = rnnforecast.predict(
-            data,
-            model=model if "model" in explicit else None,
-            config=forecast,
-            reading=reading,
-            explicit=explicit,
-            version=version,
-            output=output,
-            trust_source=trust_source,
-            listener=screen,
-        )
+        named = model if "model" in explicit else None
+        result = rnnforecast.predict(data, model=named, **shared)
         screen.has_published = output != STANDARD_OUTPUT
         screen.close()
         if common.json:
@@ -234,16 +210,7 @@ def shard(
     *,
     reading: DataConfig,
     common: CommonOptions,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Output folder (must not exist)",
-            rich_help_panel="Output",
-        ),
-    ],
+    output: Annotated[str, output_option("Output folder (must not exist)", metavar="DIR")],
     buckets: Annotated[
         int,
         typer.Option(metavar="N", help="Number of buckets, 1 to 100000", rich_help_panel="Output"),

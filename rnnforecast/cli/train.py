@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,34 +40,22 @@ if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.workflow.model import Model
 
+_output = partial(typer.Option, rich_help_panel="Output")
+_training = partial(typer.Option, rich_help_panel="Training")
 RequireSkill = Annotated[
     float | None,
-    typer.Option(
+    _output(
         metavar="PERCENT",
         help="Activate the new version only if its skill is at least this many percent",
-        rich_help_panel="Output",
     ),
 ]
 Report = Annotated[
-    bool,
-    typer.Option(
-        "--report/--no-report",
-        help="Save an HTML report with the version",
-        rich_help_panel="Output",
-    ),
+    bool, _output("--report/--no-report", help="Save an HTML report with the version")
 ]
-Resume = Annotated[
-    bool,
-    typer.Option("--resume", help="Resume an interrupted training", rich_help_panel="Training"),
-]
+Resume = Annotated[bool, _training("--resume", help="Resume an interrupted training")]
 Trace = Annotated[
     bool,
-    typer.Option(
-        "--trace",
-        help="Print losses and gradient norms after each epoch",
-        rich_help_panel="Training",
-        hidden=True,
-    ),
+    _training("--trace", help="Print losses and gradient norms after each epoch", hidden=True),
 ]
 HEAD_ROWS = 5
 """Rows of a longer table that are printed."""

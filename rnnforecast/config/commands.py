@@ -95,8 +95,7 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for an invalid group or drift."""
         check_choices(self)
-        if self.max_drift is not None:
-            check_range("max-drift", self.max_drift, 0.0, 1e9)
+        check_range("max-drift", self.max_drift, 0.0, 1e9)
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,7 @@ class BatchConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that contradict each other."""
-        if self.engine is not None:
-            check_choices(self)
+        check_choices(self)
         if self.shard is not None:
             _ = self.shard_index
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
@@ -188,8 +186,7 @@ class RanksConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that need each other."""
-        if self.engine is not None:
-            check_choices(self)
+        check_choices(self)
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
 
@@ -250,16 +247,15 @@ def set_options(config: _Config, options: Mapping[str, object]) -> _Config:
         part, value = getattr(config, item.name), options.get(item.name)
         if is_dataclass(part):
             values[item.name] = set_options(part, options)
-        if is_dataclass(part) or value is None:
-            continue
-        is_listed = item.metadata["listed"]
-        try:
-            values[item.name] = from_python(value, hints[item.name], is_listed=is_listed)
-        except TypeError as error:
-            raise UsageError(
-                f"{item.name} is {value!r}, of a type that it cannot have",
-                hint=f"{item.name}: {item.metadata['help']}",
-            ) from error
+        elif value is not None:
+            is_listed = item.metadata["listed"]
+            try:
+                values[item.name] = from_python(value, hints[item.name], is_listed=is_listed)
+            except TypeError as error:
+                raise UsageError(
+                    f"{item.name} is {value!r}, of a type that it cannot have",
+                    hint=f"{item.name}: {item.metadata['help']}",
+                ) from error
     return replace(config, **values) if values else config  # type: ignore[type-var]
 
 
@@ -270,21 +266,20 @@ def names_of_options(explicit: Collection[str], options: Mapping[str, object]) -
 
 def check_format(path: str, *, allows_stream: bool = True) -> None:
     """Raise `UsageError` for a file whose name has no known format's suffix."""
-    if allows_stream and path == STANDARD_OUTPUT:
-        return
-    if not strip_query(path).lower().endswith(OUTPUT_FORMATS):
-        raise UsageError(
-            f"cannot tell the format of {path!r}",
-            hint=f"use a name that ends in one of {', '.join(OUTPUT_FORMATS)}",
-        )
+    if not allows_stream or path != STANDARD_OUTPUT:
+        _check_suffix(path, strip_query(path), OUTPUT_FORMATS)
 
 
 def check_picture(path: str) -> None:
     """Raise `UsageError` for a picture whose name has no known format's suffix."""
-    if not path.lower().endswith(PICTURE_FORMATS):
+    _check_suffix(path, path, PICTURE_FORMATS)
+
+
+def _check_suffix(path: str, name: str, formats: tuple[str, ...]) -> None:
+    if not name.lower().endswith(formats):
         raise UsageError(
             f"cannot tell the format of {path!r}",
-            hint=f"use a name that ends in one of {', '.join(PICTURE_FORMATS)}",
+            hint=f"use a name that ends in one of {', '.join(formats)}",
         )
 
 

@@ -14,15 +14,7 @@ from dataclasses import MISSING, Field, field, fields, replace
 from datetime import datetime, timedelta
 from os import PathLike
 from pathlib import Path
-from typing import (
-    Any,
-    SupportsFloat,
-    SupportsIndex,
-    TypeVar,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, SupportsFloat, SupportsIndex, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
 from rnnforecast.process import open_regular
@@ -107,7 +99,6 @@ def add_arguments(config: _T, arguments: Sequence[str]) -> tuple[_T, list[str]]:
             unknown.append(word)
             continue
 
-        options = [option for option in get_args(hints[item.name]) if option is not type(None)]
         hint = hints[item.name]
         if hint is bool:
             values[item.name] = True
@@ -117,8 +108,7 @@ def add_arguments(config: _T, arguments: Sequence[str]) -> tuple[_T, list[str]]:
             before = values.get(item.name, getattr(config, item.name))
             values[item.name] = tuple(dict.fromkeys((*before, next(words, ""))))
         else:
-            convert = options[0] if options else hint
-            values[item.name] = convert(next(words, ""))
+            values[item.name] = inner_type(hint)(next(words, ""))
     return replace(config, **values), unknown  # type: ignore[type-var]
 
 
@@ -224,6 +214,12 @@ def check_keys(keys: Iterable[str], known: Collection[str], subject: str) -> Non
             raise UsageError(f"{subject} {key!r}", code="unknown-key", hint=hint)
 
 
+def inner_type(hint: Any) -> Any:
+    """Return the type of a field that may be None, or that of the items of a tuple."""
+    options = (option for option in get_args(hint) if option is not type(None))
+    return next(options, hint)
+
+
 def from_json(value: Any, hint: Any) -> Any:
     """Convert a value of JSON to a field of this type, which is exact: only lists become tuples."""
     if not has_type(value, hint):
@@ -248,12 +244,11 @@ def from_toml(value: Any, hint: Any) -> Any:
 
     Raises `TypeError` for a value of another type.
     """
-    options = [option for option in get_args(hint) if option is not type(None)]
+    expected = inner_type(hint)
     if get_origin(hint) is tuple:
         items = value if isinstance(value, list) else [value]
-        return tuple(from_toml(item, options[0]) for item in items)
+        return tuple(from_toml(item, expected) for item in items)
 
-    expected = options[0] if options else hint
     if expected is bool or isinstance(value, bool):  # a bool is an int, but is not meant as one
         if expected is bool and isinstance(value, bool):
             return value
@@ -273,7 +268,7 @@ def from_python(value: Any, hint: Any, *, is_listed: bool = False) -> Any:
     with commas where the field is one text, and a number, a path, a time or a duration for text.
     Raises `TypeError` for a value of another type.
     """
-    options = [option for option in get_args(hint) if option is not type(None)]
+    expected = inner_type(hint)
     if get_origin(hint) is tuple:
         if isinstance(value, str) and is_listed:
             value = [part.strip() for part in value.split(",") if part.strip()]
@@ -281,9 +276,8 @@ def from_python(value: Any, hint: Any, *, is_listed: bool = False) -> Any:
             value = [f"{name}={_range_text(item)}" for name, item in value.items()]
         elif isinstance(value, str) or not isinstance(value, Iterable):
             value = [value]
-        return tuple(from_python(item, options[0]) for item in value)
+        return tuple(from_python(item, expected) for item in value)
 
-    expected = options[0] if options else hint
     if isinstance(value, bool) or expected is bool:
         if expected is bool and isinstance(value, bool):
             return value

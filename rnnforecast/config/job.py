@@ -18,6 +18,7 @@ from rnnforecast.config.fields import (
     check_keys,
     decode,
     from_toml,
+    inner_type,
     option,
     option_fields,
     read_toml,
@@ -103,9 +104,8 @@ class KeepPart:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
-        for name in ("forecasts", "versions"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 1, 10**6)
+        check_range("forecasts", self.forecasts, 1, 10**6)
+        check_range("versions", self.versions, 1, 10**6)
         if self.ledger is not None:
             parse_duration_us(self.ledger)
 
@@ -238,6 +238,8 @@ def read_job(path: Path) -> Job:
     textfile = decode_part(_MetricsPart, "metrics").textfile
     log, model = decode_part(LogPart, "log"), decode_part(ModelPart, "model")
     _check_model(path, model, tables)
+    if model.path != BUILTIN_MODEL:
+        model = replace(model, path=_resolve_input(model.path, folder))
     return Job(
         path=path,
         source=source,
@@ -245,7 +247,7 @@ def read_job(path: Path) -> Job:
         label=decode_part(JobPart, "job").name,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
         explicit=frozenset(key.replace("-", "_") for key in data),
-        model=_resolve_model(model, folder),
+        model=model,
         forecast=_decode_forecast(forecast, tables.get("fresh", {}), path),
         ledger=ledger and _resolve(ledger, folder),
         log=_resolve_fields(log, ("file",), folder),
@@ -407,11 +409,9 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
         check_choices(part)
 
     except FieldError as error:
-        options = [item for item in get_args(error.hint) if item in _TYPE_NAMES]
+        expected = _TYPE_NAMES[inner_type(error.hint)]
         if get_origin(error.hint) is tuple:
-            expected = f"a list of {'numbers' if options == [float] else 'texts'}"
-        else:
-            expected = _TYPE_NAMES[options[0] if options else error.hint]
+            expected = f"a list of {'numbers' if expected == 'a number' else 'texts'}"
         raise UsageError(f"{path}: [{name}]: {error}, but must be {expected}") from None
 
     except UsageError as error:
@@ -436,12 +436,6 @@ def _is_invalid(cls: type[Any], key: str, value: Any) -> bool:
 def _resolve_input(path: str, folder: Path) -> str:
     """Return a path or a URL that is only read."""
     return str(parse_url(path)) if is_url(path) else _resolve(path, folder)
-
-
-def _resolve_model(model: ModelPart, folder: Path) -> ModelPart:
-    if model.path == BUILTIN_MODEL:
-        return model
-    return replace(model, path=_resolve_input(model.path, folder))
 
 
 def _resolve_fields(part: _T, names: tuple[str, ...], folder: Path) -> _T:

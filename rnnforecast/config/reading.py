@@ -52,18 +52,12 @@ class DataConfig:
     """How readings are read. What is not set is inferred, reported, and stored with the model."""
 
     time: str | None = _data(None, "Time column", metavar=COLUMN)
-    series: str | None = _data(
-        None,
-        "Key columns of a long table, comma-separated",
-        metavar=COLUMN,
-    )
+    series: str | None = _data(None, "Key columns of a long table, comma-separated", metavar=COLUMN)
     target: tuple[str, ...] = _data(
         (), "Column to forecast; repeatable (default: all numeric columns)", metavar=COLUMN
     )
     known: tuple[str, ...] = _covariates(
-        (),
-        "Column known in advance, such as a setpoint; repeatable",
-        metavar=COLUMN,
+        (), "Column known in advance, such as a setpoint; repeatable", metavar=COLUMN
     )
     past: tuple[str, ...] = _covariates(
         (), "Extra input known only up to the present; repeatable", metavar=COLUMN
@@ -165,19 +159,13 @@ class DataConfig:
         "1900:2200", "Accepted years, from:to (end excluded)", metavar="YEARS", rare=True
     )
     counter: tuple[str, ...] = _data(
-        (),
-        "Cumulative meter column; forecast increments; repeatable",
-        metavar=COLUMN,
+        (), "Cumulative meter column; forecast increments; repeatable", metavar=COLUMN
     )
     exclude: str | None = _cleaning(
-        None,
-        "CSV of periods to ignore: series, from, to",
-        metavar="FILE",
+        None, "CSV of periods to ignore: series, from, to", metavar="FILE"
     )
     valid_range: tuple[str, ...] = _cleaning(
-        (),
-        "Treat readings outside column=low:high as missing; repeatable",
-        metavar="RANGE",
+        (), "Treat readings outside column=low:high as missing; repeatable", metavar="RANGE"
     )
     stuck_as_na: str | None = _cleaning(
         None,
@@ -363,17 +351,15 @@ def _check_agg(config: DataConfig) -> None:
                 hint="the increments of a counter are always summed",
             )
 
-    if config.min_share is not None:
-        check_range("min-share", config.min_share, 0, 1)
-        if not config.is_resampled:
-            raise UsageError("--min-share needs --freq and --agg")
+    check_range("min-share", config.min_share, 0, 1)
+    if config.min_share is not None and not config.is_resampled:
+        raise UsageError("--min-share needs --freq and --agg")
     if config.hold is not None:
         parse_duration_us(config.hold)
         summed = [text for text, rule in zip(config.agg, rules, strict=False) if rule == "sum"]
         if summed:
             raise UsageError(
-                "--hold cannot be combined with sums",
-                hint="choose another rule, e.g.  --agg mean",
+                "--hold cannot be combined with sums", hint="choose another rule, e.g.  --agg mean"
             )
 
 

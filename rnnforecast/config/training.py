@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.reading import DataConfig
@@ -38,7 +38,6 @@ MAX_EPOCHS = 12
 """Epochs of a training that is not told how many, at most."""
 INITS = ("orthogonal", "chrono", "default")
 _BUILTIN_SHAPE = BUILTIN.cell, BUILTIN.hidden, BUILTIN.layers, None
-_C = TypeVar("_C", "DataConfig", "WindowConfig")
 _data = partial(option, group="Data")
 _network = partial(option, group="Network")
 _training = partial(option, group="Training")
@@ -59,11 +58,7 @@ class WindowConfig:
     lookback: str = _network(
         "auto", "History to use: steps or duration", "-L", metavar="N|DURATION"
     )
-    season: str = _data(
-        "auto",
-        "Season: steps, 1d, 1d,1w or none",
-        metavar="PERIOD",
-    )
+    season: str = _data("auto", "Season: steps, 1d, 1d,1w or none", metavar="PERIOD")
 
     def __post_init__(self) -> None:
         """Convert numbers, which Python callers may pass, to text."""
@@ -109,18 +104,14 @@ class NetworkConfig:
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
         check_range("layers", self.layers, 1, MAX_LAYERS)
         check_range("dropout", self.dropout, 0.0, 0.95)
-        if self.segment is not None:
-            check_range("segment", self.segment, 1, MAX_LOOKBACK)
+        check_range("segment", self.segment, 1, MAX_LOOKBACK)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int | None = _training(
-        None,
-        "Maximum epochs of 25 steps (default: 4 to 12)",
-    )
+    epochs: int | None = _training(None, "Maximum epochs of 25 steps (default: 4 to 12)")
     batch_size: int = _training(64, "Batch size", rare=True)
     learning_rate: float = _training(1e-3, "Peak learning rate", metavar="RATE", rare=True)
     clip: float = _training(
@@ -142,8 +133,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for values out of range."""
         check_choices(self)
-        if self.epochs is not None:
-            check_range("epochs", self.epochs, 1, 10_000)
+        check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
         check_range("clip", self.clip, 0.0, 1e9)
@@ -151,13 +141,9 @@ class TrainConfig:
         check_range("validation", self.validation, 0.0, 0.9)
         check_range("test", self.test, 0.0, 0.9)
         check_range("validation + test", self.validation + self.test, 0.0, 0.9)
-
-        if self.threads is not None:
-            check_range("threads", self.threads, 1, 1_024)
-        if self.truncate is not None:
-            check_range("truncate", self.truncate, 1, MAX_LOOKBACK)
-        if self.steps is not None:
-            check_range("steps", self.steps, 1, 10**9)
+        check_range("threads", self.threads, 1, 1_024)
+        check_range("truncate", self.truncate, 1, MAX_LOOKBACK)
+        check_range("steps", self.steps, 1, 10**9)
         if self.max_time is not None:
             parse_duration_us(self.max_time)
 
@@ -186,9 +172,7 @@ class PredictConfig:
         metavar="N|DURATION",
     )
     season: str = _forecast(
-        AUTO,
-        "Season for the built-in network: steps, 1d, 1d,1w or none",
-        metavar="PERIOD",
+        AUTO, "Season for the built-in network: steps, 1d, 1d,1w or none", metavar="PERIOD"
     )
     quantiles: tuple[float, ...] = _forecast(
         BAND, "Quantiles to write beside the median, comma-separated", listed=True
@@ -258,8 +242,7 @@ class PredictConfig:
             raise UsageError(
                 f"--wide writes point forecasts only; it cannot be combined with --{name}"
             )
-        if self.max_drift is not None:
-            check_range("max-drift", self.max_drift, 0.0, 1e9)
+        check_range("max-drift", self.max_drift, 0.0, 1e9)
         object.__setattr__(self, "season", str(self.season))
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
@@ -283,7 +266,7 @@ class PredictConfig:
     @property
     def limits(self) -> dict[str, float]:
         """The limits of `exceed` by series or column."""
-        return parse_limits("exceed", self.exceed)
+        return parse_limits(self.exceed)
 
 
 @dataclass(frozen=True)
@@ -298,8 +281,7 @@ class AnomalyConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
         check_range("at-least", self.at_least, 0.0, 100.0)
-        if self.stride is not None:
-            check_range("stride", self.stride, 1, MAX_HORIZON)
+        check_range("stride", self.stride, 1, MAX_HORIZON)
 
 
 @dataclass(frozen=True)
@@ -333,10 +315,7 @@ class BacktestConfig:
     windows: int | None = _evaluation(None, "Evaluate only the last N windows")
     refit: int | None = _evaluation(None, "Refit every N windows")
     baselines: tuple[str, ...] = _evaluation(
-        BASELINES,
-        "Methods to compare with, comma-separated",
-        choices=BASELINES,
-        listed=True,
+        BASELINES, "Methods to compare with, comma-separated", choices=BASELINES, listed=True
     )
     excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
 
@@ -351,19 +330,16 @@ class BacktestConfig:
             value = getattr(self, name)
             if value is not None and type(value) is not int:
                 raise UsageError(f"--{name} is {value!r}, but must be a whole number")
-            if value is not None:
-                check_range(name, value, 1, 10**6)
+            check_range(name, value, 1, 10**6)
 
 
-def changed_fields(
-    config: DataConfig | WindowConfig, explicit: Collection[str] = ()
-) -> dict[str, Any]:
+def changed_fields(config: DataConfig, explicit: Collection[str] = ()) -> dict[str, Any]:
     """Return the fields that differ from their defaults, and those that `explicit` names."""
     values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}
     return {n: value for n, (value, default) in values.items() if n in explicit or value != default}
 
 
-def override(config: _C, changed: _C, explicit: Collection[str] = ()) -> _C:
+def override(config: DataConfig, changed: DataConfig, explicit: Collection[str] = ()) -> DataConfig:
     """Return `config` with the fields of `changed` that differ from their defaults.
 
     Fields that `explicit` names are taken even if they equal their defaults.

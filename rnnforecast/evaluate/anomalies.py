@@ -46,20 +46,8 @@ class Anomalies:
     @classmethod
     def empty(cls, panel: Panel) -> Anomalies:
         """Return no anomalies, of a panel."""
-        integers, doubles = np.empty(0, np.int64), np.empty(0)
-        step_us, axis = panel.step_us, panel.axis
-        return cls(
-            panel.names, integers, integers, doubles, doubles, doubles, doubles, step_us, axis=axis
-        )
-
-    @classmethod
-    def concat(cls, parts: list[Anomalies], n_judged: int) -> Anomalies:
-        """Return the anomalies of all parts of a panel."""
-        columns: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("series", "times_us", "actual", "low", "high", "surprise")
-        }
-        return replace(parts[0], n_judged=n_judged, **columns)
+        i, x = np.empty(0, np.int64), np.empty(0)
+        return cls(panel.names, i, i, x, x, x, x, panel.step_us, axis=panel.axis)
 
     @property
     def anomalous_names(self) -> tuple[str, ...]:
@@ -127,7 +115,11 @@ def find_anomalies(
             parts.append(_judge(forecaster, part, actual, empty, at_least=at_least))
         listener(ProgressEvent("judging readings", n_done, len(origins)))
 
-    return Anomalies.concat(parts, n_judged)
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("series", "times_us", "actual", "low", "high", "surprise")
+    }
+    return replace(empty, n_judged=n_judged, **columns)
 
 
 def _origins(panel: Panel, *, lookback: int, stride: int, since_us: int | None) -> Origins:

@@ -40,12 +40,6 @@ class SeasonalNaive:
 
     season: int
 
-    @classmethod
-    def fit(cls, train: Past, validation: Past | None, *, season: int) -> SeasonalNaive:
-        """Return the forecaster: it learns nothing, `predict` gets all that it needs."""
-        del train, validation
-        return cls(season)
-
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast after each cutoff."""
         leads = np.arange(horizon)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
@@ -40,16 +40,6 @@ _TINY = 1e-9
 """Added to both errors of a ratio, so that it is defined where one is 0."""
 _MAX_LISTED = 20
 
-REFERENCE_FIELDS = (
-    "coverage",
-    "coverage_sd",
-    "ratio",
-    "excess_sd",
-    "log_error",
-    "log_error_sd",
-    "stretches",
-)
-"""Statistics of an `ErrorReference`, in the order in which they are stored."""
 MIN_ERROR = 1e-6
 """Errors below, in units of MASE, count as this one: their logarithm is taken."""
 _MIN_BLOCKS = 8
@@ -274,6 +264,10 @@ class ErrorReference:
         }
         medians = np.median(table[is_known], axis=0).round(6).tolist() if is_known.any() else None
         return {"fields": list(REFERENCE_FIELDS), "series": by_series, "others": medians}
+
+
+REFERENCE_FIELDS = tuple(item.name for item in fields(ErrorReference) if item.name != "names")
+"""Statistics of an `ErrorReference`, in the order in which they are stored."""
 
 
 def reference_table(stored: Any, names: Sequence[str]) -> Doubles:

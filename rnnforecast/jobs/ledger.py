@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -24,6 +23,7 @@ from rnnforecast.config.commands import (
     names_of_options,
     set_options,
 )
+from rnnforecast.config.fields import to_json
 from rnnforecast.config.job import JOB, Job, belongs_to, describe_owner, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL
@@ -90,8 +90,7 @@ def write_ledger_owner(job: Job, ledger: Path) -> None:
     owner = describe_owner(job, ledger)
     if _read_owner(ledger).items() >= owner.items():
         return
-    document = {"format": _OWNER_FORMAT, **owner}
-    publish(ledger / OWNER_FILE, f"{json.dumps(document, indent=2)}\n".encode())
+    publish(ledger / OWNER_FILE, to_json({"format": _OWNER_FORMAT, **owner}))
 
 
 def _read_owner(ledger: Path) -> dict[str, Any]:
@@ -251,7 +250,7 @@ def score(
     if job is not None:
         return score_job(job, config=config, listener=listener)
     explicit, data = names_of_options(explicit, options), as_table(data)
-    events = Recorder(listener, [])
+    events = Recorder(listener)
     if model != BUILTIN_MODEL:
         model = as_model(model, version=version)
     folder = local_path(ledger, "a ledger")
@@ -275,14 +274,12 @@ def _score(
     newest, since = _span(past, config)
     _check_size(folder, past, since, config.by, options)
     table = _read_scored(list_parts(folder), past, since)
-    n_in_sample = 0
-    if not config.in_sample:
-        n_all, table = len(table), _out_of_sample(table)
-        n_in_sample = n_all - len(table)
+    scored = table if config.in_sample else _out_of_sample(table)
+    n_in_sample = len(table) - len(scored)
     if n_in_sample:
         message = f"{n_in_sample} values are excluded because their version was trained "
         events(WarningEvent("in-sample", f"{message}on later readings", n_in_sample))
-    scores = tuple(score_issues(table, past, since_us=since, by=config.by))
+    scores = tuple(score_issues(scored, past, since_us=since, by=config.by))
     if not scores:
         condition = "to include them although they look too good"
         raise NotEnoughDataError(

@@ -72,7 +72,7 @@ _PREFIX = "rnnforecast_"
 _TEXT = r'"((?:[^"\\]|\\.)*)"'
 _SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job={_TEXT}(?:,path={_TEXT})?\}} (\S+)")
 """A gauge of the text file: its name, the job's name, the path of its file, the value."""
-_LABEL_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+_LABEL_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}\+00:00 ")
 """The time with which each entry of a log in text begins."""
 _TEXTFILE_WAIT_S = 5.0
@@ -301,8 +301,7 @@ class RunLog:
 
 
 def _escape_label(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    return "".join(_LABEL_ESCAPES.get(c, c) for c in text)
+    return text.encode("utf-8", "replace").decode().translate(_LABEL_ESCAPES)
 
 
 def _unescape_label(text: str) -> str:

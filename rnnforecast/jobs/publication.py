@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import itertools
-import json
 import os
 import platform
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast._version import __version__
-from rnnforecast.config.fields import hash_facts
+from rnnforecast.config.fields import hash_facts, to_json
 from rnnforecast.config.job import (
     AS_OF,
     FROM_HERE,
@@ -206,10 +205,7 @@ class Publication:
             "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": [redact(argument) for argument in arguments],
-            "model": {
-                "path": str(self.model.path or BUILTIN_MODEL),
-                "version": self.model.version,
-            },
+            "model": {"path": str(self.model.path or BUILTIN_MODEL), "version": self.model.version},
             "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),
@@ -297,14 +293,13 @@ def check_job_files(job: Job) -> None:
 
     Nothing is opened or made: a log that is the readings would grow them by its first line.
     """
-    output = Path(job.output)
-    written = {
-        "the forecast": output,
-        "the run's manifest": manifest_path(job, output),
-        "the log": job.log.file and Path(job.log.file),
-        "the text file": job.textfile and Path(job.textfile),
-        "the rejected rows": job.reading.rejects and Path(job.reading.rejects),
-        "the ledger": job.ledger and Path(job.ledger),
+    written: dict[str, str | Path | None] = {
+        "the forecast": job.output,
+        "the run's manifest": manifest_path(job, Path(job.output)),
+        "the log": job.log.file,
+        "the text file": job.textfile,
+        "the rejected rows": job.reading.rejects,
+        "the ledger": job.ledger,
     }
     read = {
         "the job": str(job.path),
@@ -312,7 +307,7 @@ def check_job_files(job: Job) -> None:
         "the excluded periods": job.reading.exclude,
         "the future values": job.forecast.future,
     }
-    files = {name: path for name, path in written.items() if isinstance(path, Path)}
+    files = {name: Path(path) for name, path in written.items() if path}
     for (name, path), (other, place) in itertools.combinations(files.items(), 2):
         if is_same_place(path, place):
             raise UsageError(
@@ -378,8 +373,7 @@ def _is_own(job: Job, path: Path, manifest: Mapping[str, Any]) -> bool:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Publish a run's manifest, with the name and version of its format."""
-    document = {"format": FORMAT, "format_version": FORMAT_VERSION, **manifest}
-    publish(path, f"{json.dumps(document, indent=2)}\n".encode())
+    publish(path, to_json({"format": FORMAT, "format_version": FORMAT_VERSION, **manifest}))
 
 
 def list_outputs(job: Job) -> list[Path]:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
@@ -22,7 +21,7 @@ from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import describe_duration, parse_duration_us
-from rnnforecast.workflow.saved import make_references, restore, restore_network
+from rnnforecast.workflow.saved import restore, restore_network
 from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
     calibrate,
@@ -122,10 +121,7 @@ def _train_challenger(
     plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.common_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    rivals = make_references(
-        (EXPERT, BUILTIN_MODEL), plan.split.before_test, horizon, fitted.seasons
-    )
-    rivals[CHAMPION] = incumbent
+    rivals = {CHAMPION: incumbent}
     comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 

@@ -159,9 +159,8 @@ def _run_locked(call: _Call, as_of_times: Sequence[str | None], reporter: RunRep
 def _prepare_files(job: Job) -> None:
     """Make the output's folder, and check that all files can be written; remove temporary files."""
     make_directory(Path(job.output).parent)
-    for path in (job.output, job.log.file, job.textfile):
-        if path is not None:
-            check_file(Path(path))
+    for path in filter(None, (job.output, job.log.file, job.textfile)):
+        check_file(Path(path))
     remove_job_leftovers(job)
 
 
@@ -174,7 +173,7 @@ def _attempt(call: _Call, as_of: str | None, listener: Listener) -> RunResult:
             event = replace(event, proposals=proposals)
         listener(event)
 
-    events, clock = Recorder(with_keys, []), Clock()
+    events, clock = Recorder(with_keys), Clock()
     try:
         result = _run_once(call, as_of, events, clock)
         result = replace(result, timing=dict(clock.laps))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,21 +68,13 @@ file = "run.log"
 """
 
 
-@dataclass(frozen=True)
-class NewJob:
-    """A job file that was written, and what was found in the data; None without data."""
-
-    path: Path
-    checked: Check | None
-
-
 def write_job(
     data: str | None,
     path: str | Path,
     *,
     config: DataConfig | None = None,
     listener: Listener = ignore,
-) -> NewJob:
+) -> Path:
     """Write a commented job file, with the options that `check` proposes for `data`.
 
     The model is the one in the directory `model`, else the built-in network. Raises `UsageError`
@@ -105,7 +95,7 @@ def write_job(
     text = _fill_template(data, path, checked, config or DataConfig())
     with as_write_error(path), path.open("x", encoding="utf-8") as file:
         file.write(text)
-    return NewJob(path, checked)
+    return path
 
 
 def _fill_template(data: str | None, path: Path, checked: Check | None, config: DataConfig) -> str:
@@ -120,12 +110,12 @@ def _fill_template(data: str | None, path: Path, checked: Check | None, config: 
 
     has_model = (path.parent / DEFAULT_MODEL / CURRENT).is_file()
     hint = f'# or a trained model, path = "{DEFAULT_MODEL}":  {train}\n'
-    reading = _to_toml(changed_fields(config))
+    options = changed_fields(config).items()
     return _TEMPLATE.format(
         name=path.name,
         facts=facts,
         source=_to_value(_relative(data or _PLACEHOLDER, path.parent)),
-        reading=reading,
+        reading="".join(f"{name} = {_to_value(value)}\n" for name, value in options),
         hint="" if has_model else hint,
         model=_to_value(DEFAULT_MODEL if has_model else BUILTIN_MODEL),
     )
@@ -136,10 +126,6 @@ def _relative(data: str, folder: Path) -> str:
     if is_url(data) or parse_database(data) is not None or Path(data).is_absolute():
         return data
     return os.path.relpath(data, folder)
-
-
-def _to_toml(values: Mapping[str, Any]) -> str:
-    return "".join(f"{key} = {_to_value(value)}\n" for key, value in values.items())
 
 
 def _to_value(value: Any) -> str:

@@ -190,15 +190,11 @@ def _leads_section(report: Report) -> list[str]:
     if not any(any(e is not None for e in errors) for errors in report.by_lead.values()):
         return []
 
-    ranges = "; ".join(
-        f"{method.replace('_', ' ')} from {format_number(errors[0])} to {format_number(errors[-1])}"
-        for method, errors in report.by_lead.items()
-    )
     svg = draw_inline(
         "leads",
         "Error by lead",
         f"Absolute error in standard deviations of each series, from the first step to the last: "
-        f"{ranges}.",
+        f"{_describe_ends(report.by_lead)}.",
         lambda axes: charts.draw_leads(axes, report.by_lead, report.step_us, PAGE),
     )
     caption = "Absolute error in standard deviations of each series. Lower is better."
@@ -242,15 +238,12 @@ def _memory_section(memory: MemoryFigures | None) -> list[str]:
             axes, memory.lengths, memory.losses, memory.effective, PAGE
         ),
     )
-    ranges = "; ".join(
-        f"{name} from {format_number(curve[0])} to {format_number(curve[-1])}"
-        for name, curve in memory.gradients.items()
-    )
     by_lag = draw_inline(
         "lags",
         "Gradient by lag",
         "Gradient of the median forecast with respect to the reading at each lag, for an "
-        f"early, a middle and a late lead, on a logarithmic scale. {ranges}",
+        "early, a middle and a late lead, on a logarithmic scale. "
+        f"{_describe_ends(memory.gradients)}",
         lambda axes: charts.draw_gradients(
             axes, memory.gradients, memory.leads, memory.peaks, PAGE
         ),
@@ -302,6 +295,13 @@ def _findings_section(findings: Sequence[tuple[str, str]]) -> list[str]:
     for code, message in findings:
         messages.setdefault(code.replace("-", " "), []).append(message)
     return [title, facts({name: "; ".join(texts) for name, texts in messages.items()})]
+
+
+def _describe_ends(curves: Mapping[str, Sequence[float | None]]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')} from {format_number(curve[0])} to {format_number(curve[-1])}"
+        for name, curve in curves.items()
+    )
 
 
 def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:

@@ -53,6 +53,8 @@ _DATE_OFFSETS = ["", "", "%Y", "%Y-%m-%d", "%Y-%m-%d", "%Y-%m-%d %H:%M"]
 _LABEL = 9
 """Characters left of the frame of a plot in the terminal."""
 _MIN_COLUMNS = 10
+_FAN_ROWS, _CURVE_ROWS = 14, 8
+"""Lines of a plot in the terminal."""
 _FIRST_BRAILLE, _LAST_BRAILLE = "\u2800", "\u28ff"
 """The first one is blank."""
 _ASCII = str.maketrans({"┤": "|", "┊": ":", "└": "+", "─": "-", "┴": "+", "…": "."})
@@ -95,11 +97,6 @@ class Fan:
                 upper = self.values[:, self.quantiles.index(partner)]
                 bands.append((partner - level, self.values[:, index], upper))
         return bands
-
-    def latest(self, n_rows: int) -> Fan:
-        """Return the fan with at most `n_rows` of its newest readings."""
-        first = max(0, len(self.times_us) - n_rows)
-        return replace(self, times_us=self.times_us[first:], readings=self.readings[first:])
 
     def only(self, levels: tuple[float, ...]) -> Fan:
         """Return the fan with those of its quantiles that are among these levels."""
@@ -219,9 +216,8 @@ def draw_fan(axes: Axes, fan: Fan, palette: Palette) -> None:
     axes.xaxis.set_major_formatter(untyped.ConciseDateFormatter(locator, tz=zone, **formats))
 
 
-def draw_fans(fans: Sequence[Fan], palette: Palette | None = None) -> Figure:
+def draw_fans(fans: Sequence[Fan]) -> Figure:
     """Draw fans in up to three columns, with one legend. Call it within `drawing`."""
-    palette = palette or Palette()
     n_columns = min(_MAX_COLUMNS, math.ceil(math.sqrt(len(fans))))
     n_rows = math.ceil(len(fans) / n_columns)
     width, height = (2.0, 1.4) if len(fans) == 1 else (1.0, 1.0)
@@ -229,7 +225,7 @@ def draw_fans(fans: Sequence[Fan], palette: Palette | None = None) -> Figure:
 
     grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, fan in zip(grid, fans, strict=False):
-        draw_fan(axes, fan, palette)
+        draw_fan(axes, fan, Palette())
     for axes in grid[len(fans) :]:
         axes.set_visible(False)
     handles, labels = grid[0].get_legend_handles_labels()
@@ -239,9 +235,9 @@ def draw_fans(fans: Sequence[Fan], palette: Palette | None = None) -> Figure:
 
 def render_image(fans: Sequence[Fan], kind: str) -> bytes:
     """Return a PNG or an SVG of these fans; `kind` is `png` or `svg`."""
-    palette, buffer = Palette(), io.BytesIO()
-    with drawing(palette):
-        figure = draw_fans(fans, palette)
+    buffer = io.BytesIO()
+    with drawing(Palette()):
+        figure = draw_fans(fans)
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
     return buffer.getvalue()
@@ -284,7 +280,7 @@ def _fit(text: str, width: int) -> str:
 
 
 def terminal_plot(
-    fan: Fan, *, width: int, height: int = 14, has_color: bool = False, is_unicode: bool = True
+    fan: Fan, *, width: int, has_color: bool = False, is_unicode: bool = True
 ) -> list[str]:
     """Return the lines of a plot, each at most `width` characters wide.
 
@@ -299,9 +295,9 @@ def terminal_plot(
 
     low, high = _padded(min(known), max(known))
     begin, end = int(times.min()), max(int(times.max()), int(times.min()) + 1)
-    canvas = _canvas((n_columns, height), (begin, end), (low, high))
+    canvas = _canvas((n_columns, _FAN_ROWS), (begin, end), (low, high))
     if len(fan.ahead_us) and len(fan.times_us):
-        for value in np.linspace(low, high, 2 * height):
+        for value in np.linspace(low, high, 2 * _FAN_ROWS):
             canvas.point(float(fan.ahead_us[0]), float(value))
     for curve_times, values, colour in _curves(fan):
         _draw_curve(canvas, curve_times, values, colour if has_color else None)
@@ -310,7 +306,7 @@ def terminal_plot(
     title = f"{fan.name}: readings, then forecast{edges}"
     lines = [_fit(title, n_columns + _LABEL + 1), *_frame(canvas, low, high)]
     lines += _time_axis(fan, begin, end, n_columns)
-    return lines if is_unicode else [_to_ascii(line) for line in lines]
+    return lines if is_unicode else [*map(_to_ascii, lines)]
 
 
 def terminal_curve(
@@ -320,23 +316,21 @@ def terminal_curve(
     ends: tuple[str, str],
     *,
     width: int,
-    height: int = 8,
-    has_color: bool = False,
-    is_unicode: bool = True,
+    has_color: bool,
+    is_unicode: bool,
 ) -> list[str]:
     """Return the lines of a curve over increasing `places`; `ends` label the ends of the axis."""
     n_columns = max(_MIN_COLUMNS, width - _LABEL - 1)
     low, high = _padded(min(values), max(values))
     begin, end = places[0], max(places[-1], places[0] + 1)
-    canvas = _canvas((n_columns, height), (begin, end), (low, high))
+    canvas = _canvas((n_columns, _CURVE_ROWS), (begin, end), (low, high))
     _draw_curve(canvas, np.array(places), np.array(values), "blue" if has_color else None)
 
     first, last = ends
     space = max(1, n_columns - len(first) - len(last))
     lines = [_fit(title, n_columns + _LABEL + 1), *_frame(canvas, low, high)]
-    lines += [f"{'':{_LABEL}}└{'─' * n_columns}"]
-    lines += [_fit(f"{'':{_LABEL + 1}}{first}{'':{space}}{last}", n_columns + _LABEL + 1)]
-    return lines if is_unicode else [_to_ascii(line) for line in lines]
+    lines += _axis_lines("─" * n_columns, [f"{first}{'':{space}}{last}"])
+    return lines if is_unicode else [*map(_to_ascii, lines)]
 
 
 def _curves(fan: Fan) -> Iterator[tuple[Integers, Doubles, str | None]]:
@@ -397,19 +391,22 @@ def _frame(canvas: Canvas, low: float, high: float) -> list[str]:
 def _time_axis(fan: Fan, begin: int, end: int, n_columns: int) -> list[str]:
     """Return the axis with the first and the last time, and the begin of the forecast."""
     first, last = format_timestamp(begin, fan.tz), format_timestamp(end, fan.tz)
-    axis = ["─"] * n_columns
-    lines = [f"{'':{_LABEL}}└{''.join(axis)}"]
+    axis, labels = ["─"] * n_columns, []
     if len(fan.ahead_us):
         mark = round((int(fan.ahead_us[0]) - begin) / (end - begin) * (n_columns - 1))
         axis[min(max(mark, 0), n_columns - 1)] = "┴"
-        lines = [f"{'':{_LABEL}}└{''.join(axis)}"]
         label = f"forecast from {format_timestamp(int(fan.ahead_us[0]), fan.tz)}"
         indent = min(max(0, mark - len(label) // 2), max(0, n_columns - len(label)))
-        lines.append(_fit(f"{'':{_LABEL + 1 + indent}}{label}", n_columns + _LABEL + 1))
+        labels.append(f"{'':{indent}}{label}")
 
     space = n_columns - len(first) - len(last)
-    ends = f"{first}{'':{space}}{last}" if space > 0 else first
-    return [*lines, _fit(f"{'':{_LABEL + 1}}{ends}", n_columns + _LABEL + 1)]
+    labels.append(f"{first}{'':{space}}{last}" if space > 0 else first)
+    return _axis_lines("".join(axis), labels)
+
+
+def _axis_lines(axis: str, labels: Sequence[str]) -> list[str]:
+    lines = (f"{'':{_LABEL + 1}}{label}" for label in labels)
+    return [f"{'':{_LABEL}}└{axis}", *(_fit(line, len(axis) + _LABEL + 1) for line in lines)]
 
 
 def _to_ascii(line: str) -> str:

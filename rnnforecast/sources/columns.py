@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -16,8 +19,15 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.numbers import MISSING, NumberForm, TextNumbers, is_number
-from rnnforecast.sources.stamps import FORMS, infer_forms, is_stamp, spread, weak_form
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970
+from rnnforecast.sources.stamps import (
+    FORMS,
+    infer_forms,
+    is_stamp,
+    number_texts,
+    spread,
+    weak_form,
+)
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, OFFERED_ZONES, TICKS, TICKS_1970
 
 Counts = NDArray[np.int64]
 Kind = Literal["time", "number", "text", "empty", "nested", "other"]
@@ -478,6 +488,93 @@ def continues_within_hours(column: Column, split: Column, hours: Sequence[Column
     hourly = np.abs(values[n_parts:] - values[:-n_parts]).mean()
     largest, least = max(inside, across), min(inside, across)
     return bool(largest <= _EVEN_CHANGES * least and largest <= _LESS_THAN_HOURLY * hourly)
+
+
+def find_clock_changes(
+    pairs: pa.Table, n_periods: int, tz: str | None, source: str
+) -> dict[str, tuple[int, int]]:
+    """Return where periods that count elapsed time leave the clock of a zone, by the date.
+
+    That is: after how many periods, and by how many the clock is ahead. `pairs` has each date and
+    period once. Raises `DataError` where there is no zone, or one whose clock does not change on
+    the days that have an hour of periods more, or less.
+    """
+    odd = _odd_days(pairs, n_periods)
+    changes = _changes_in_zone(odd, n_periods, tz) if tz is not None else {}
+    zones = [zone for zone in OFFERED_ZONES if _changes_in_zone(odd, n_periods, zone)]
+    if changes or not odd or not (any(odd.values()) or (zones and tz is None)):
+        return changes  # a day may lack an hour, but no sensor has one more
+    name = pairs.column_names[1]
+    raise DataError(
+        f"the periods in column {name!r} are more, or less, on days on which clocks are changed, "
+        f"such as {next(iter(odd))}",
+        code="counted-periods",
+        location=Location(source, column=name),
+        proposals=[Proposal(("--tz", zone), f"if they are of {zone}") for zone in zones[:3]],
+        hint=None if zones else "give the time zone whose clock is changed on these days",
+    )
+
+
+def _odd_days(pairs: pa.Table, n_periods: int) -> dict[str, bool]:
+    """Return the days that have an hour of periods more, or less, and whether they have more.
+
+    The first and the last day may lack some for another reason.
+    """
+    dates, texts = (column.to_pandas().str.strip() for column in pairs.columns)
+    numbers = pd.to_numeric(texts, errors="coerce").groupby(dates).agg(["max", "nunique"])
+    names, per_hour = numbers.index.to_list(), n_periods // 24
+    days = _days_of(names)
+    if not len(days):
+        return {}
+    highest, count = numbers["max"].to_numpy(), numbers["nunique"].to_numpy()
+    is_inside = (days > days.min()) & (days < days.max())
+    is_shorter = is_inside & (highest == count) & (highest == n_periods - per_hour)
+    is_longer = highest > n_periods
+    return {names[i]: bool(is_longer[i]) for i in np.flatnonzero(is_longer | is_shorter)}
+
+
+def _days_of(texts: Sequence[str]) -> NDArray[np.datetime64]:
+    """Return the days of dates; none where a text is no date, or may be of two days."""
+    forms = infer_forms(texts)
+    iso = forms[0].to_iso(pa.array(texts)).to_pylist() if len(forms) == 1 else list(texts)
+    if not all(text and re.match(r"\d{4}-\d{2}-\d{2}", text) for text in iso):
+        return np.zeros(0, "datetime64[D]")
+    return np.array([text[:10] for text in iso], "datetime64[D]")
+
+
+def _changes_in_zone(
+    odd: Mapping[str, bool], n_periods: int, tz: str
+) -> dict[str, tuple[int, int]]:
+    """Return the changes of a zone's clock; none where a day has none, or the other direction."""
+    try:
+        zone = ZoneInfo(tz)
+    except (KeyError, ValueError, OSError):  # no name of a zone, such as +01:00
+        return {}
+    changes = {}
+    period = pd.Timedelta(days=1) / n_periods
+    elapsed = pd.to_timedelta(np.arange(n_periods * 25 // 24) * period)
+    for text, day in zip(odd, map(pd.Timestamp, _days_of(list(odd))), strict=True):
+        wall = (day.tz_localize(zone, nonexistent="shift_forward") + elapsed).tz_localize(None)
+        ahead = np.asarray((wall - day - elapsed) / period)
+        last = int(np.argmax(ahead != 0))
+        if not ahead[last] or (ahead[last] < 0) != odd[text]:
+            return {}
+        changes[text] = (last, int(ahead[last]))
+    return changes
+
+
+def _later(numbers: pa.Array, *, last: int, ahead: int) -> pa.Array:
+    return pc.if_else(pc.greater(numbers, last), pc.add(numbers, ahead), numbers)
+
+
+def on_the_clock(
+    dates: pa.Array, periods: pa.Array, changes: Mapping[str, tuple[int, int]]
+) -> pa.Array:
+    """Return the texts of the periods in which the clock shows the time that has elapsed."""
+    for date, (last, ahead) in changes.items():
+        later = number_texts(periods, partial(_later, last=last, ahead=ahead))
+        periods = pc.if_else(pc.equal(pc.utf8_trim_whitespace(dates), date), later, periods)
+    return periods
 
 
 def are_halves(column: Column) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,6 +44,7 @@ _MAGIC = frozenset("*[")
 _MAX_THREADS = 8
 AHEAD = 1
 """Tasks that are submitted beyond the number of threads, so that no thread waits for one."""
+_CHUNK_BYTES = 1 << 20
 _MAX_COMPARED = 2000
 """Names in a folder that are compared with that of a missing file."""
 Item = TypeVar("Item")
@@ -122,6 +124,33 @@ def expand_url(path: RemotePath) -> list[RemotePath]:
         location=Location(str(path)),
         hint="check the URL; quote a pattern such as 's3://bucket/a/*.csv'",
     )
+
+
+def standard_input_chunks(name: str, limit: int) -> Iterator[bytes]:
+    """Yield the bytes of standard input. Raises `DataError` beyond a limit: it may be endless."""
+    n_read = 0
+    while True:
+        try:
+            chunk = sys.stdin.buffer.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise DataError(
+                f"cannot read {name}: {error.strerror or error}",
+                code="unreadable",
+                location=Location(name),
+            ) from error
+        if not chunk:
+            return
+        n_read += len(chunk)
+        if n_read > limit:
+            raise DataError(
+                f"{name} is larger than --max-input-bytes",
+                code="input-bytes",
+                location=Location(name),
+                proposals=[
+                    Proposal(("--max-input-bytes", "1T"), "if the input really is that large")
+                ],
+            )
+        yield chunk
 
 
 @contextmanager

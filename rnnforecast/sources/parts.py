@@ -203,9 +203,9 @@ def _clock_of(part: Mapping[str, pa.Array]) -> list[Any]:
     elif SIX_DIGITS in part:
         digits = pc.utf8_lpad(part[SIX_DIGITS], 6, "0")
         clock = [pc.replace_substring_regex(digits, r"^(..)(..)(..)$", r"\1:\2:\3")]
-    elif any(map(_n_periods, part)):
-        kind = next(kind for kind in part if _n_periods(kind))
-        clock = [begin_of_period(part[kind], _n_periods(kind))]
+    elif any(map(n_periods_of, part)):
+        kind = next(kind for kind in part if n_periods_of(kind))
+        clock = [begin_of_period(part[kind], n_periods_of(kind))]
     elif part.keys() & _UNITS_S.keys():
         unit = next(kind for kind in part if kind in _UNITS_S)
         clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
@@ -610,7 +610,7 @@ def _is_within(column: Column, kind: str) -> bool:
     """
     if kind == CLOCK:
         return bool(column.sample) and all(_INTERVAL.fullmatch(t.strip()) for t in column.sample)
-    low, high = (1, _n_periods(kind)) if _n_periods(kind) else _RANGES[kind]
+    low, high = _RANGES.get(kind) or (1, n_periods_of(kind) * 25 // 24)
     numbers = integers_of(column)
     if not (len(numbers) and low <= numbers.min() and numbers.max() <= high):
         return False
@@ -734,11 +734,11 @@ def _periods_of(column: Column) -> str | None:
     """Return what a column holds that counts the parts of a day, such as `48 periods`."""
     numbers = integers_of(column)
     highest = numbers.max(initial=0)
-    n_periods = next((n for n in _PERIODS if highest <= n), 0)
+    n_periods = next((n for n in _PERIODS if highest <= n * 25 // 24), 0)
     return f"{n_periods} periods" if n_periods and highest > 24 and numbers.min() == 1 else None
 
 
-def _n_periods(kind: str) -> int:
+def n_periods_of(kind: str) -> int:
     """Return how many parts of a day a column counts; 0 for another kind."""
     return int(kind.removesuffix(" periods")) if kind.endswith(" periods") else 0
 
@@ -749,8 +749,8 @@ def _minutes_of(column: Column, kind: str) -> Counts:
         begins = [_INTERVAL.fullmatch(text.strip()) for text in column.sample]
         return np.array([60 * int(m[1]) + int(m[2] or 0) for m in begins if m is not None])
     numbers = integers_of(column)
-    if _n_periods(kind):
-        return (numbers - 1) * (_DAY_MINUTES // _n_periods(kind))
+    if n_periods_of(kind):
+        return (numbers - 1) * (_DAY_MINUTES // n_periods_of(kind)) % _DAY_MINUTES
     return numbers * 60 if kind == "hour" else _minutes_of_digits(numbers)
 
 

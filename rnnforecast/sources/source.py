@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -20,12 +19,14 @@ from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import (
     Column,
+    find_clock_changes,
     is_time_of_day,
+    on_the_clock,
     with_numbers_of_texts,
     with_weak_dates,
 )
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
-from rnnforecast.sources.files import expand_path, expand_url
+from rnnforecast.sources.files import expand_path, expand_url, standard_input_chunks
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import (
     ParquetFile,
@@ -34,7 +35,7 @@ from rnnforecast.sources.parquet import (
     folder_columns,
     open_parquet,
 )
-from rnnforecast.sources.parts import TimeParts, infer_parts, named_parts
+from rnnforecast.sources.parts import DATE, TimeParts, infer_parts, n_periods_of, named_parts
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 from rnnforecast.sources.tables import (
     ARROW_ENDINGS,
@@ -58,7 +59,6 @@ UNNAMED_INDEX, UNNAMED_SERIES = "index", "value"
 """Columns that an index of times and a pandas Series without a name become."""
 KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
-_CHUNK_BYTES = 1 << 20
 _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
 
@@ -217,20 +217,21 @@ def open_table(
     *,
     time_column: str | None = None,
     series_column: str | None = None,
+    tz: str | None = None,
     missing_ok: bool = False,
 ) -> Source:
     """Open a table with its columns renamed, and with those joined that hold the time or the key.
 
-    `time_column` and `series_column` are used where `config` names none: a trained model knows its
-    own. With `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
-    `UsageError`.
+    `time_column`, `series_column` and `tz` are used where `config` names none: a trained model has
+    its own. With `missing_ok` the table may lack columns that `--map` renames. Raises `DataError`
+    or `UsageError`.
     """
     source, pairs = open_source(data, config, listener), config.map
     if missing_ok:
         names = {column.name for column in source.columns}
         pairs = tuple(pair for pair in pairs if pair.partition("=")[0] in names)
     source = fill_time(rename_columns(source, pairs), listener)
-    source = join_time(source, config.time or time_column)
+    source = join_time(source, config.time or time_column, config.tz or tz)
     return join_key(source, config.series or series_column)
 
 
@@ -323,38 +324,11 @@ def _copy_of_standard_input(limit: int) -> IO[bytes]:
     with as_write_error(Path(tempfile.gettempdir())):
         file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
     with closing_on_error(file):
-        for chunk in _standard_input_chunks(limit):
+        for chunk in standard_input_chunks(_STANDARD_INPUT_NAME, limit):
             with as_write_error(Path(file.name)):
                 file.write(chunk)
                 file.flush()
     return file
-
-
-def _standard_input_chunks(limit: int) -> Iterator[bytes]:
-    """Yield the bytes of standard input. Raises `DataError` beyond a limit: it may be endless."""
-    n_read = 0
-    while True:
-        try:
-            chunk = sys.stdin.buffer.read(_CHUNK_BYTES)
-        except OSError as error:
-            raise DataError(
-                f"cannot read {_STANDARD_INPUT_NAME}: {error.strerror or error}",
-                code="unreadable",
-                location=Location(_STANDARD_INPUT_NAME),
-            ) from error
-        if not chunk:
-            return
-        n_read += len(chunk)
-        if n_read > limit:
-            raise DataError(
-                f"{_STANDARD_INPUT_NAME} is larger than --max-input-bytes",
-                code="input-bytes",
-                location=Location(_STANDARD_INPUT_NAME),
-                proposals=[
-                    Proposal(("--max-input-bytes", "1T"), "if the input really is that large")
-                ],
-            )
-        yield chunk
 
 
 def _open_temporary(
@@ -507,6 +481,8 @@ class JoinedTime(WrappedSource):
     """A source whose time is spread over several columns, with these joined to one."""
 
     time_parts: TimeParts
+    clock_changes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Where periods of a day count elapsed time: `find_clock_changes`."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -524,7 +500,7 @@ class JoinedTime(WrappedSource):
         by_name = {column.name: column for column in self.source.columns}
         samples = [pa.array(by_name[part].sample) for part in self.parts]
         n_shortest = min(map(len, samples))
-        sample = self.time_parts.join([texts[:n_shortest] for texts in samples]).to_pylist()
+        sample = self._join([texts[:n_shortest] for texts in samples]).to_pylist()
         remaining = (c for c in self.source.columns if c.name not in self.parts)
         return (Column(self.time, "time", tuple(sample)), *remaining)
 
@@ -536,20 +512,39 @@ class JoinedTime(WrappedSource):
             columns = {name: batch.column(name) for name in plain_types}
             if part_types:
                 texts = [batch.column(part) for part in self.parts]
-                columns[self.time] = self.time_parts.join(texts)
+                columns[self.time] = self._join(texts)
             yield pa.RecordBatch.from_pydict(columns)
+
+    def _join(self, texts: Sequence[pa.Array]) -> pa.Array:
+        if self.clock_changes:
+            texts = [texts[0], on_the_clock(texts[0], texts[1], self.clock_changes)]
+        return self.time_parts.join(texts)
 
     def location(self, row: int, column: str) -> Location:
         """Return the location of a row; for its time, that of the first part."""
         return self.source.location(row, self.parts[0] if column == self.time else column)
 
 
-def join_time(source: Source, name: str | None) -> Source:
+def _join_columns(source: Source, parts: TimeParts, tz: str | None) -> JoinedTime:
+    """Join the columns of a time; periods of a day may count the time that has elapsed in a zone.
+
+    All rows tell that: only the days on which its clock changes have an hour of them more, or less.
+    """
+    n_periods = n_periods_of(parts.kinds[-1]) if parts.kinds[:1] == (DATE,) else 0
+    if not n_periods:
+        return JoinedTime(source, parts)
+    batches = source.batches(dict.fromkeys(parts.names, pa.string()))
+    tables = [pa.Table.from_batches([b]).group_by(list(parts.names)).aggregate([]) for b in batches]
+    days = pa.concat_tables(tables)
+    return JoinedTime(source, parts, find_clock_changes(days, n_periods, tz, source.name))
+
+
+def join_time(source: Source, name: str | None, tz: str | None = None) -> Source:
     """Return the source with one time column: as it is, or with the columns joined that hold it.
 
     `name` is what the user, or a stored schema, calls the time. Without it, columns are joined
     where their names tell that they are parts of a time; where only their cells tell, a `DataError`
-    asks the user.
+    asks the user. `tz` is the zone of its clock.
     """
     columns = source.columns
     if name is not None:
@@ -561,11 +556,11 @@ def join_time(source: Source, name: str | None) -> Source:
         if not set(names) <= by_name.keys() or (is_alone and by_name[name].kind != "number"):
             return source
         parts = named_parts(columns, names)
-        return source if is_alone and not parts.kinds else JoinedTime(source, parts)
+        return source if is_alone and not parts.kinds else _join_columns(source, parts, tz)
 
     ways = infer_parts(columns)
     if len(ways) < 2:
-        return JoinedTime(source, ways[0]) if ways else source
+        return _join_columns(source, ways[0], tz) if ways else source
     *first, last = (repr(name) for name in ways[0].names)
     raise DataError(
         f"the timestamp may be split over the columns {', '.join(first)} and {last}",
@@ -679,19 +674,19 @@ def _check_zones(frame: Any, table: pa.Table) -> None:
 
     Arrow would take those without one for UTC.
     """
-    for field in table.schema:
-        if not pa.types.is_timestamp(field.type) or frame[field.name].dtype != object:
+    for item in table.schema:
+        if not pa.types.is_timestamp(item.type) or frame[item.name].dtype != object:
             continue
 
         first_rows: dict[bool, int] = {}  # with a zone, and without
-        for row, time in enumerate(frame[field.name], start=1):
+        for row, time in enumerate(frame[item.name], start=1):
             if not pd.isna(time):
                 first_rows.setdefault(getattr(time, "tzinfo", None) is None, row)
         if len(first_rows) > 1:
             raise DataError(
-                f"some timestamps in column {field.name!r} have a time zone, others do not",
+                f"some timestamps in column {item.name!r} have a time zone, others do not",
                 code="mixed-zones",
-                location=Location("the table", max(first_rows.values()), field.name, unit="row"),
+                location=Location("the table", max(first_rows.values()), item.name, unit="row"),
                 hint="give all of them a time zone, or none",
             )
 

@@ -7,7 +7,7 @@ import hashlib
 import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import IO, Any
 
 from rnnforecast.process import open_regular
@@ -49,17 +49,12 @@ def describe_input(path: AnyPath) -> dict[str, Any]:
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
 
 
-@contextmanager
-def publishing_output(location: AnyPath) -> Iterator[IO[bytes]]:
+def publishing_output(location: AnyPath) -> AbstractContextManager[IO[bytes]]:
     """Open a file that a user has named; it gets its content when the block succeeds.
 
     On a disk links are followed, and devices and pipes are written to.
     """
-    opened = (
-        publishing_file(location) if is_remote(location) else durable.publishing_output(location)
-    )
-    with opened as file:
-        yield file
+    return publishing_file(location) if is_remote(location) else durable.publishing_output(location)
 
 
 @contextmanager
@@ -119,15 +114,6 @@ def make_directory(location: AnyPath) -> None:
     """Make a directory and its parents; a store has none, and needs none."""
     if not is_remote(location):
         durable.make_directory(location)
-
-
-def remove_file(location: AnyPath) -> None:
-    """Remove a file; one that is gone already is no error."""
-    if not is_remote(location):
-        durable.remove_file(location)
-        return
-    with as_write_error(location):
-        location.unlink()
 
 
 def remove_tree(location: RemotePath) -> None:

@@ -230,11 +230,9 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
     """
     name = location.name
     try:
-        if is_remote(location):  # a store has no links, and nothing but objects
-            with location.open() as file:
-                return _read_all(file, max_bytes, name)
-
-        with open_regular(location, open_flags("O_NOFOLLOW")) as file:
+        # a store has no links, and nothing but objects
+        flags = open_flags("O_NOFOLLOW")
+        with location.open() if is_remote(location) else open_regular(location, flags) as file:
             return _read_all(file, max_bytes, name)
     except OSError as error:
         raise ValueError(f"cannot read {name} ({error.strerror})") from error

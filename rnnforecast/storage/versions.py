@@ -73,7 +73,7 @@ def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
     unambiguous prefix of a name are versions, too. Raises `ModelError` where there is no such
     version, `UsageError` for what is no version's name.
     """
-    if not is_remote(model) and not _is_directory(model):
+    if not is_remote(model) and not os.path.isdir(model):  # noqa: PTH112 - a name may be too long
         raise ModelError(f"no model found in '{model}'", code="no-model", hint=_HINT_TRAIN)
 
     name = _read_current(model) if version is None else _complete_name(model, version)
@@ -279,14 +279,6 @@ def _unreachable(location: RemotePath, error: OSError) -> ModelError:
         code="unreachable-model",
         hint="check the URL, the credentials in the environment, and the network",
     )
-
-
-def _is_directory(path: Path) -> bool:
-    """Tell whether the path is a directory; False also where `Path.is_dir` would raise."""
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _saved_versions(model: AnyPath) -> str:

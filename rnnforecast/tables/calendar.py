@@ -24,8 +24,7 @@ from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import Ranks, all_gather_object
 from rnnforecast.sources.stamps import month_of
 from rnnforecast.tables.rows import ReadContext, Rows
-from rnnforecast.tables.timestamps import OFFERED_ZONES
-from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
+from rnnforecast.units import MONTH_US, OFFERED_ZONES, format_duration, is_end_of_period
 
 SHORTEST_MONTH_US, SHORTEST_YEAR_US = 28 * DAY_US, 360 * DAY_US
 _FEWEST_MONTHS = 3

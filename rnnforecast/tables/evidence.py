@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import DAY_US, HOUR_US
 from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit, quantity_of
@@ -130,6 +131,10 @@ class ColumnEvidence:
         return replace(self, codes=self.codes[rows], numbers=numbers)
 
 
+_MIN_ROWS_OF_DAY, _MIN_DAYS, _MOST_DAYS = 3, 2, 0.9
+"""Rows of a day that show how its hours go on; days on which they start over, and their share."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """Rows of a table: their times, and the cells of columns that may be a key or a target."""
@@ -200,6 +205,29 @@ class Evidence:
         short = codes.astype(np.min_scalar_type(codes.max(initial=0)))  # 8 or 16 bits sort faster
         order: Integers = np.lexsort((self.times, short))
         return order
+
+    def lacks_halves(self, codes: Integers) -> bool:
+        """Tell whether AM and PM are missing: hours from 1 to 12 start over once in most days.
+
+        That is so in each series by the order of its rows, one way or the other.
+        """
+        half = self.times % (12 * HOUR_US)
+        hours = self.times % DAY_US // HOUR_US
+        if not (self.is_timed and self.n_rows and hours.min() >= 1 and hours.max() <= 12):
+            return False
+        by_series = np.argsort(codes, kind="stable")
+        for rows in (by_series, by_series[::-1]):
+            days = self.times[rows] // DAY_US
+            is_same = (np.diff(codes[rows]) == 0) & (np.diff(days) == 0)
+            day = np.concatenate([[0], np.cumsum(~is_same)])  # (row,): the number of the day
+            goes_back = is_same & (np.diff(self.times[rows]) < 0)
+            begins = is_same & (np.diff(half[rows]) < 0)
+            n_begun = np.bincount(day[1:], weights=begins, minlength=int(day[-1]) + 1)
+            n_back = len(np.unique(day[1:][goes_back]))
+            is_one = n_begun[np.bincount(day) >= _MIN_ROWS_OF_DAY] == 1
+            if n_back >= _MIN_DAYS and len(is_one) and is_one.mean() >= _MOST_DAYS:
+                return True
+        return False
 
     def earliest(self, n_rows: int) -> Evidence:
         """Return the rows up to the time of the n-th one."""

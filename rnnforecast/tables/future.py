@@ -206,6 +206,7 @@ def _read_frame(
         listener,
         time_column=schema.time,
         series_column=schema.series,
+        tz=schema.tz,
         missing_ok=True,
     )
     columns = {column.name: column for column in source.columns}

@@ -185,7 +185,7 @@ def read_past(
     """
     check_as_of(as_of, schema.axis, options)
     source = open_table(
-        data, options, listener, time_column=schema.time, series_column=schema.series
+        data, options, listener, time_column=schema.time, series_column=schema.series, tz=schema.tz
     )
     if future is not None:
         source = append_future(source, future, schema, options, listener)
@@ -214,7 +214,7 @@ def read_for_model(
 ) -> tuple[Panel, Schema]:
     """Read all of a table for a trained model. Raises as `read_past` does."""
     source = open_table(
-        data, options, listener, time_column=schema.time, series_column=schema.series
+        data, options, listener, time_column=schema.time, series_column=schema.series, tz=schema.tz
     )
     return read_matching(source, schema=schema, options=options, stats=stats, listener=listener)
 

@@ -29,7 +29,8 @@ from rnnforecast.tables.evidence import (
     regularity_of,
     without_repeated_rows,
 )
-from rnnforecast.tables.timestamps import OFFERED_ZONES, known_zones
+from rnnforecast.tables.timestamps import known_zones
+from rnnforecast.units import OFFERED_ZONES
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
 """A key has at most four columns, of the eight likeliest: texts, then numbers that repeat most."""

@@ -41,6 +41,7 @@ from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.tables.timestamps import (
     REPAIR_MESSAGES,
     TimestampReader,
+    days_in_order,
     propose_zones,
     tz_localize,
     without_empty_tail,
@@ -444,6 +445,8 @@ def read_rows(
     if schema.step_us is None:
         warn_of_similar_names(names, context.listener)
     time_chunks, codes = times.chunks(), series.chunks()
+    if config.time_format is None and not reader.zone.is_aware:
+        time_chunks = days_in_order(time_chunks, codes, context.listener)
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
 
     zones = None if config.tz else propose_zones(reader.offsets, context.listener)

@@ -364,6 +364,15 @@ def infer_schema(
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
+    if config.time_format is None and evidence.lacks_halves(evidence.key_codes(key)):
+        raise DataError(
+            f"hours are from 1 to 12 in column {time.name!r}, and start over within each day: AM "
+            "and PM are missing",
+            code="half-of-day",
+            location=source.location(0, time.name),
+            hint="write AM or PM behind each time; if they are hours of 24, use --time-format",
+        )
+
     # The targets, and numbers that are no readings
     parts = source.parts if isinstance(source, JoinedKey) else ()
     roles = {time.name, *config.known, *config.past, *config.static, *parts}

@@ -35,19 +35,19 @@ from rnnforecast.sources.stamps import (
     with_english_half,
     with_english_halves,
 )
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, TICKS_1970, YEAR, format_utc_offset
+from rnnforecast.units import (
+    EPOCH_UNITS_US,
+    EXCEL,
+    OFFERED_ZONES,
+    TICKS,
+    TICKS_1970,
+    YEAR,
+    format_utc_offset,
+)
 
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
 
-OFFERED_ZONES = (
-    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
-    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
-    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
-    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
-    "Pacific/Auckland", "UTC",
-)  # fmt: skip
-"""One zone of many with the same abbreviations, the best known."""
 MAX_OFFERED_ZONES = 3
 _MAX_LISTED = 5
 """Offsets from UTC that a message lists."""
@@ -85,6 +85,9 @@ REPAIR_MESSAGES = {
 }
 """Messages, by warning code, for stamps that are read as a time near by."""
 _END_OF_TIME_US = 2.0**63
+_MONTHS, _MIN_TURNS = 12, 2
+"""Months of a year, and how often the time goes back, at least, where day and month are taken to be
+exchanged."""
 _MAX_SET_BACK_US = 7_200_000_000
 """No clock is set back by more; times further apart belong to different years."""
 
@@ -637,6 +640,57 @@ def tz_localize(
         )
     flat[order] = local.tz_convert("UTC").as_unit("us").asi8
     return np.split(flat, ends)
+
+
+def days_in_order(
+    times: list[Integers], codes: Sequence[NDArray[np.integer]], listener: Listener
+) -> list[Integers]:
+    """Return wall-clock times with day and month exchanged where only that puts all rows in order.
+
+    A spreadsheet that expects the other order reads dates up to the twelfth of a month so, and
+    leaves later ones as they are. Then the time goes back, and never does once they are exchanged.
+    """
+    if _count_turns(times, codes) < _MIN_TURNS:
+        return times
+    swapped = list(map(_exchange_early_days, times))
+    n_swapped = sum(int(np.count_nonzero(a != b)) for a, b in zip(times, swapped, strict=True))
+    is_early = all((_day_of_month(chunk) <= _MONTHS).all() for chunk in times)
+    if is_early or not n_swapped or _count_turns(swapped, codes):
+        return times
+
+    message = "day and month were exchanged in dates up to the twelfth of a month, as the order of "
+    message += f"the rows tells ({n_swapped} timestamps); for others, use --time-format"
+    listener(WarningEvent("swapped-days", message, n_swapped))
+    return swapped
+
+
+def _count_turns(times: list[Integers], codes: Sequence[NDArray[np.integer]]) -> int:
+    """Return how often the time goes back, or ahead where it mostly goes back, within series."""
+    n_back, n_ahead, highest = 0, 0, -1
+    for stamps, code in zip(times, codes, strict=True):
+        last = np.maximum(np.maximum.accumulate(code), highest)
+        steps = np.diff(stamps)[code[1:] <= last[:-1]]  # not where a new series begins
+        n_back += int(np.count_nonzero(steps < 0))
+        n_ahead += int(np.count_nonzero(steps > 0))
+        highest = int(last.max(initial=highest))
+    return min(n_back, n_ahead)
+
+
+def _day_of_month(times: Integers) -> Integers:
+    days = (times // _DAY_US).astype("datetime64[D]")
+    since_first = days - days.astype("datetime64[M]").astype("datetime64[D]")
+    day: Integers = since_first.astype(np.int64) + 1
+    return day
+
+
+def _exchange_early_days(times: Integers) -> Integers:
+    """Exchange day and month of times on days up to the twelfth."""
+    day, month = _day_of_month(times), (times // _DAY_US).astype("datetime64[D]").astype("M8[M]")
+    number = month.astype(np.int64) % _MONTHS
+    dates = (month - number + day - 1).astype("datetime64[D]") + number
+    exchanged = dates.astype(np.int64) * _DAY_US + times % _DAY_US
+    swapped: Integers = np.where(day <= _MONTHS, exchanged, times)
+    return swapped
 
 
 def _standard_offset(time: pd.Timestamp, tz: str) -> str:

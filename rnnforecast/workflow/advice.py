@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,7 +32,7 @@ from rnnforecast.errors import (
     TimeLimitError,
     UsageError,
 )
-from rnnforecast.events import Event, Listener, WarningEvent, ignore
+from rnnforecast.events import Event, Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.shards import ShardFolder
 from rnnforecast.sources.source import (
     STANDARD_INPUT,
@@ -40,7 +42,7 @@ from rnnforecast.sources.source import (
     open_table,
     take_head,
 )
-from rnnforecast.tables.match import TrainingStats, read_inferred, read_matching
+from rnnforecast.tables.match import read_inferred
 from rnnforecast.tables.profile import SPIKE, warnings_of_spikes
 from rnnforecast.tables.rows import MAX_READING, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema
@@ -80,23 +82,12 @@ class Task:
     can_read_again: bool = True
     """False where several processes read a part each."""
 
-    @classmethod
-    def for_model(cls, data: object, config: Config, schema: Schema, stats: TrainingStats) -> Task:
-        """Return the task of reading a table for a trained model, without a table of the future."""
-
-        def read(source: Source, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
-            return read_matching(
-                source, schema=schema, options=options, stats=stats, listener=listener
-            )
-
-        return cls(data, config, read, schema, is_training=False)
-
     def open(self, data: object, options: DataConfig, listener: Listener) -> Source:
         """Open the table, with the columns joined that a trained model had joined."""
         if self.schema is None:
             return open_table(data, options, listener)
-        time, series = self.schema.time, self.schema.series
-        return open_table(data, options, listener, time_column=time, series_column=series)
+        time, series, tz = self.schema.time, self.schema.series, self.schema.tz
+        return open_table(data, options, listener, time_column=time, series_column=series, tz=tz)
 
 
 @contextmanager
@@ -127,13 +118,13 @@ def trying_proposals(task: Task, listener: Listener) -> Iterator[Listener]:
         listener(replace(warning, proposals=trials.choose_for_warning(warning)))
 
 
-def with_harmless(task: Task, code: str, proposals: Sequence[Proposal]) -> Config:
-    """Return a task's config with the proposals of a warning that do no harm.
+def with_harmless(task: Task, proposals: Sequence[Proposal]) -> Config:
+    """Return a task's config with the proposals about sentinels that do no harm.
 
     Each of them is tried beside those before it.
     """
     for proposal in proposals:
-        warning = WarningEvent(code, "", proposals=(proposal,))
+        warning = WarningEvent("sentinel", "", proposals=(proposal,))
         if _Trials(task).choose_for_warning(warning):
             task = replace(task, config=_with_options(task.config, proposal.options))
     return task.config
@@ -378,12 +369,8 @@ class _Trials:
         return self._results[config]
 
     def _try(self, config: Config) -> _Trial:
-        warnings: list[WarningEvent] = []
-
-        def hear(event: Event) -> None:
-            if isinstance(event, WarningEvent):
-                warnings.append(event)
-
+        events = Recorder(ignore)
+        warnings = events.warnings
         # Rows that are rejected are written by the command itself, not by a trial.
         config = replace(config, data=replace(config.data, rejects=None))
         loss, effect, n_skipped = None, "", 0
@@ -393,7 +380,7 @@ class _Trials:
             self._n_cells += _CELLS_OF_A_TRIAL
             source = self._open(config.data)
             self._n_cells += source.n_rows_estimate * len(source.columns)
-            panel, schema = self._task.read(source, config.data, hear)
+            panel, schema = self._task.read(source, config.data, events)
             n_readings = dict(zip(panel.names, panel.count_readings().tolist(), strict=True))
             n_skipped = len(source.rejected())
             rows = self._read_rows(config.data, panel, schema)
@@ -428,12 +415,8 @@ class _Trials:
 
     def _is_on_same_grid(self, options: DataConfig) -> bool:
         """Tell whether bins, or differences of counters, are those of the options so far."""
-        typed = self._task.config.data
-        is_same = (typed.freq, typed.agg, typed.counter) == (
-            options.freq,
-            options.agg,
-            options.counter,
-        )
+        grid_of = attrgetter("freq", "agg", "counter")
+        is_same = grid_of(options) == grid_of(self._task.config.data)
         return is_same and (options.is_resampled or bool(options.counter))
 
     def _open(self, options: DataConfig) -> Source:
@@ -563,15 +546,9 @@ def _distinct_readings(rows: Rows, target: str) -> tuple[Integers, Doubles]:
     times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
     readings = np.concatenate(rows.readings(target)).astype(np.float64)
     readings += rows.value_offsets[target][codes]
-    order = np.lexsort((readings, times, codes))
-    order = order[np.isfinite(readings[order])]
-
-    columns = codes[order].astype(np.int64), times[order], readings[order]
-    is_new = np.zeros(len(order), np.bool_)
-    is_new[:1] = True
-    for column in columns:
-        is_new[1:] |= column[1:] != column[:-1]
-    return columns[0][is_new], columns[2][is_new]
+    table = pd.DataFrame({"series": codes, "time": times, "reading": readings})
+    distinct = table[np.isfinite(readings)].drop_duplicates()
+    return distinct["series"].to_numpy(np.int64), distinct["reading"].to_numpy()
 
 
 def _missing_counts(
@@ -583,9 +560,6 @@ def _missing_counts(
     """
     series, values = (np.concatenate(pair) for pair in zip(before, after, strict=True))
     change = np.repeat([1, -1], [len(before[0]), len(after[0])])
-    if not len(series):
-        return np.zeros(n_series, np.int64)
-
     order = np.lexsort((values, series))
     series, values, change = series[order], values[order], change[order]
     starts = np.flatnonzero(np.append(True, (np.diff(series) != 0) | (np.diff(values) != 0)))

@@ -41,16 +41,9 @@ from rnnforecast.data.split import (
 )
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError, require_libraries
-from rnnforecast.evaluate.backtest import ErrorUnits, Round, Sink, Truth, deviations, evaluate
+from rnnforecast.evaluate.backtest import Round, Sink
 from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive, naive
-from rnnforecast.evaluate.comparison import (
-    NAIVE,
-    NETWORK,
-    RIDGE,
-    SEASONAL_NAIVE,
-    Comparison,
-    compare,
-)
+from rnnforecast.evaluate.comparison import NAIVE, NETWORK, RIDGE, SEASONAL_NAIVE, Comparison
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import as_table, check_outputs
@@ -73,7 +66,7 @@ from rnnforecast.workflow.steps import (
     Clock,
     as_tested,
     calibrate,
-    example_windows,
+    compare_rounds,
     fit_network,
     make_report,
 )
@@ -127,7 +120,8 @@ class Backtest:
     @cached_property
     def _table(self) -> pa.Table:
         rows = BacktestTable()
-        _run(self.trial, rows, ignore, has_examples=False)
+        trial = self.trial
+        compare_rounds(trial.rounds, trial.split, trial.spec, sink=rows, has_examples=False)
         return rows.table()
 
     def to_pandas(self) -> pd.DataFrame:
@@ -223,7 +217,14 @@ def _measure(
                 both_or_none.enter_context(rollback_on_error(target))
             sink = both_or_none.enter_context(open_backtest_file(str(output), renamed))
 
-        comparison, examples = _run(trial, sink, events, has_examples=report is not None)
+        comparison, examples = compare_rounds(
+            trial.rounds,
+            trial.split,
+            trial.spec,
+            sink=sink,
+            listener=events,
+            has_examples=report is not None,
+        )
         clock.lap("evaluate_s")
         result = Backtest(
             comparison,
@@ -262,28 +263,6 @@ class Trial:
             "test_end": split.end_us,
         }
         return {name: split.panel.axis.format(us) for name, us in ends.items()}
-
-
-def _run(
-    trial: Trial, sink: Sink | None, listener: Listener, *, has_examples: bool
-) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
-    """Forecast from all origins and compare; return example windows where they are asked for."""
-    panel, spec = trial.split.panel, trial.spec
-    truth, units = (
-        Truth(panel, spec.horizon),
-        ErrorUnits(spec.season, deviations(trial.split.train)),
-    )
-    accumulators = evaluate(
-        trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
-    )
-    comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
-
-    examples: tuple[ExampleWindow, ...] = ()
-    if has_examples:
-        examples = example_windows(
-            trial.rounds, truth, accumulators, comparison, lookback=spec.lookback
-        )
-    return comparison, examples
 
 
 def fitted_trial(

@@ -55,16 +55,14 @@ class Check:
     @property
     def start(self) -> str:
         """The time of the first reading."""
-        return self._format(int(self.profile.panel.start.min()))
+        panel = self.profile.panel
+        return panel.axis.format(int(panel.start.min()))
 
     @property
     def end(self) -> str:
         """The time of the last reading."""
         panel = self.profile.panel
-        return self._format(panel.end_us - panel.step_us)
-
-    def _format(self, time_us: int) -> str:
-        return self.profile.panel.axis.format(time_us)
+        return panel.axis.format(panel.end_us - panel.step_us)
 
     @property
     def findings(self) -> tuple[WarningEvent, ...]:
@@ -173,7 +171,7 @@ def training_options(
         for proposal in filter(_names_windows, warning.proposals)
     ]
 
-    options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
+    options = to_arguments(with_harmless(task, sentinels).data)
     return (*options, *(windows[0] if windows else ()))
 
 

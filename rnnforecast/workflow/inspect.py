@@ -21,12 +21,7 @@ from rnnforecast.config.commands import (
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
-from rnnforecast.data.output import (
-    SeriesForecast,
-    read_forecast,
-    without_formulas,
-    write_table,
-)
+from rnnforecast.data.output import SeriesForecast, read_forecast, without_formulas, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
@@ -112,12 +107,9 @@ def _select_series(
     for name in names:
         if name not in by_name:
             nearest = get_close_matches(name, by_name, n=1)
-            raise UsageError(
-                f"series {name!r} is not in the forecast",
-                hint=f"did you mean {nearest[0]!r}?"
-                if nearest
-                else f"the first series is {forecasts[0].series!r}",
-            )
+            first = f"the first series is {forecasts[0].series!r}"
+            hint = f"did you mean {nearest[0]!r}?" if nearest else first
+            raise UsageError(f"series {name!r} is not in the forecast", hint=hint)
     if names:
         return [by_name[name] for name in dict.fromkeys(names)]
 
@@ -213,13 +205,10 @@ def _fan_with_readings(
         actual = np.where(has_reading, readings[bounded], np.nan)
 
     is_before = times < forecast.times_us[0]
-    return Fan(
-        forecast.series,
-        times[is_before],
-        readings[is_before],
-        forecast.times_us,
-        forecast.values,
-        forecast.quantiles,
+    return replace(
+        _fan_without_readings(forecast),
+        times_us=times[is_before],
+        readings=readings[is_before],
         actual=actual,
         tz=axis.tz,
     )
@@ -268,16 +257,13 @@ def anomalies(
     model, panel, _ = read_with_model(data, model, reading, explicit, events, output=output)
     result = _find_anomalies(model.artifact, panel, config, events)
 
-    written = result
     if output is not None:
         names = result.anomalous_names
         safe = without_formulas(names, str(output), events, is_escaped=config.excel_safe)
         written = result.with_names(dict(zip(names, safe, strict=True)))
-    put_together = tuple(episodes(result, max_gap=model.artifact.spec.horizon))
-    search = Search(result, put_together, tuple(events.warnings))
-    if output is not None:
         write_table(written.to_arrow(), str(output))
-    return search
+    put_together = tuple(episodes(result, max_gap=model.artifact.spec.horizon))
+    return Search(result, put_together, tuple(events.warnings))
 
 
 def _find_anomalies(

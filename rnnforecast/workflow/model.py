@@ -49,10 +49,7 @@ from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import resolve_version
 from rnnforecast.tables.cleaning import load_excluded_times
-from rnnforecast.tables.match import (
-    check_known_ahead,
-    read_for_model,
-)
+from rnnforecast.tables.match import check_known_ahead, read_for_model
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import trying_proposals
 from rnnforecast.workflow.prediction import Prediction, column_names
@@ -302,8 +299,7 @@ def read_with_model(
 ) -> tuple[Model, Panel, DataConfig]:
     """Read all of a table as the training readings of a model were, or for the built-in network.
 
-    Returns the options of reading, too.
-    Raises a `RnnForecastError`.
+    Returns the options of reading, too. Raises a `RnnForecastError`.
     """
     if model == BUILTIN_MODEL:
         options = load_excluded_times(reading or DataConfig())
@@ -357,33 +353,32 @@ def forecast(
             hint="use newer data",
         )
 
+    schema = ready.schema
     angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
-    targets = ready.schema.targets if ready.schema.series is not None else ()
-    signed = ready.schema.signed
-    wrapped = wrap_directions(outcome.forecast, angles, targets, signed=signed)
+    targets = schema.targets if schema.series is not None else ()
     prediction = Prediction(
-        wrapped,
+        wrap_directions(outcome.forecast, angles, targets, signed=schema.signed),
         outcome.left_out,
         outcome.short_history,
         outcome.fallback,
         outcome.past,
-        columns=column_names(ready.schema),
+        columns=column_names(schema),
     )
-    return _apply_limits(prediction, ready.artifact.limits, ready.schema, config, events)
+    return _apply_limits(prediction, ready.artifact.limits, targets, config, events)
 
 
 def _apply_limits(
     prediction: Prediction,
     limits: Limits | None,
-    schema: Schema,
+    targets: tuple[str, ...],
     config: PredictConfig,
     listener: Listener,
 ) -> Prediction:
     """Clip the forecast to its bounds, and add the probabilities of exceeding the limits.
 
-    Series that are not named stay inside of the `limits` that their readings rest on.
+    `targets` are those of a long table. Series that are not named stay inside of the `limits` that
+    their readings rest on.
     """
-    targets = schema.targets if schema.series is not None else ()
     ranges = config.ranges
     is_outside = is_outside_bounds(prediction.forecast, prediction.past, ranges, targets)
     if is_outside.any():

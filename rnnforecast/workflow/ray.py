@@ -119,17 +119,9 @@ def ray_session(address: str | None, *, workers: int) -> Iterator[Any]:
 
     is_ours = not ray.is_initialized()
     if is_ours:
-        local = {
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-        }
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="error",
-            **({} if address else local),
-        )
+        local = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
+        started = {} if address else {"num_cpus": workers, **local}
+        ray.init(address=address, log_to_driver=False, logging_level="error", **started)
     try:
         yield ray
     finally:

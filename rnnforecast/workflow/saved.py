@@ -32,7 +32,7 @@ from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.model.builtin import builtin_artifact, note_of_builtin
 from rnnforecast.model.forecaster import ExpertForecaster, RNNForecaster
-from rnnforecast.sources.source import open_table
+from rnnforecast.sources.source import Source, open_table
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
@@ -50,6 +50,7 @@ from rnnforecast.tables.match import (
     check_drift,
     check_freshness,
     read_inferred,
+    read_matching,
     read_past,
     require_series,
     warn_unusual_covariates,
@@ -169,8 +170,13 @@ def training_stats_of(artifact: Artifact) -> TrainingStats:
 
 def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
     """Return how a table is read for a saved version, so that other options can be tried on it."""
+    schema, stats = artifact.schema, training_stats_of(artifact)
+
+    def read(source: Source, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
+        return read_matching(source, schema=schema, options=options, stats=stats, listener=listener)
+
     config = replace(artifact.config, data=options)
-    return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
+    return Task(data, config, read, schema, is_training=False)
 
 
 def resolve_options(
@@ -277,8 +283,9 @@ def prepare(
                 listener=listener,
             )
     except DataError as error:
-        at = error.location
-        is_of_readings = at is not None and at.column in _columns_of_readings(artifact.schema)
+        at, names = error.location, artifact.schema
+        readings = {names.time, names.series, *names.targets} - {None}
+        is_of_readings = at is not None and at.column in readings
         is_of_future = at is not None and future is not None and at.file == str(future)
         if error.code == "missing-column" and is_of_readings and not is_of_future:
             advice = (
@@ -313,10 +320,6 @@ def _check_names(artifact: Artifact, past: Past, options: DataConfig) -> None:
             )
 
 
-def _columns_of_readings(schema: Schema) -> list[str]:
-    return [name for name in (schema.time, schema.series, *schema.targets) if name is not None]
-
-
 def check_builtin(data: object, version: str | None = None) -> None:
     """Raise `UsageError` where the built-in network is asked for what it has not."""
     if version is not None:
@@ -326,8 +329,7 @@ def check_builtin(data: object, version: str | None = None) -> None:
         )
     if data is None:
         raise UsageError(
-            "the built-in network has no training file to re-read",
-            hint="pass the data",
+            "the built-in network has no training file to re-read", hint="pass the data"
         )
 
 
@@ -358,8 +360,8 @@ def prepare_builtin(
     artifact = builtin_artifact(
         panel, schema, options, horizon=config.horizon, season=config.season
     )
-    events(Notice(note_of_builtin(panel, data, options)))
     spec = artifact.spec
+    events(Notice(note_of_builtin(panel, data, options)))
     _, season, horizon, _ = describe_windows(
         panel.step_us,
         season=spec.season,
@@ -368,9 +370,7 @@ def prepare_builtin(
         segment=spec.members[0].segment,
     )
     events(Notice(f"{season}, {horizon}"))
-    ready = PreparedForecast(
-        artifact, make_past(panel), schema, config, options, artifact.spec.horizon
-    )
+    ready = PreparedForecast(artifact, make_past(panel), schema, config, options, spec.horizon)
     stats = training_stats_of(artifact)
     # what is told of a series is what it is like now
     stats = replace(stats, center=np.full_like(stats.center, np.nan))

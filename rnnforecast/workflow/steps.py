@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnforecast.config.training import Config
+from rnnforecast.config.training import BUILTIN_MODEL, EXPERT, Config
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
@@ -22,6 +22,7 @@ from rnnforecast.evaluate.backtest import (
     ErrorUnits,
     Example,
     Round,
+    Sink,
     Truth,
     deviations,
     evaluate,
@@ -46,8 +47,8 @@ from rnnforecast.evaluate.memory import (
     find_peaks,
     median_curve,
 )
-from rnnforecast.evaluate.metrics import HEADINGS, MetricAccumulator
-from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent
+from rnnforecast.evaluate.metrics import HEADINGS
+from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent, ignore
 from rnnforecast.gradients import Diagnosis, explain_explosion
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints
@@ -57,6 +58,7 @@ from rnnforecast.report.plots import make_fans
 from rnnforecast.sources.files import check_fits
 from rnnforecast.spec import CONTEXT_ROWS, N_EXPERTS, NetworkSpec, n_inputs
 from rnnforecast.units import format_number, join_names
+from rnnforecast.workflow.saved import make_references
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -170,12 +172,8 @@ def calibrate(
         truth = Truth(split.panel, spec.horizon)
         calibration = fit_calibration(fitted, origins, truth, lookback=spec.lookback)
     if calibration is None:
-        listener(
-            Notice(
-                "not enough held-out data to calibrate the prediction bands; they may "
-                "be too narrow or too wide"
-            )
-        )
+        message = "not enough held-out data to calibrate the prediction bands; they may be too "
+        listener(Notice(f"{message}narrow or too wide"))
     return calibration
 
 
@@ -202,43 +200,52 @@ def compare_held_out(
     calibration: Calibration | None,
     setup: TrainingSetup,
     listener: Listener,
-    extra_forecasters: Mapping[str, Forecaster] | None = None,
+    rivals: Mapping[str, Forecaster] | None = None,
 ) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
     """Compare a network with baselines on the test part; return that and example windows.
 
-    It is as `as_tested` says. `extra_forecasters` forecast the same windows, by name. All
-    stay inside of the limits that the readings before the test part rest on.
+    It is as `as_tested` says. `rivals` forecast the same windows, by name. All stay inside of the
+    limits that the readings before the test part rest on.
     """
     split, spec = setup.split, setup.spec
     if split.test_from_us is None:
         return not_compared(), ()
 
+    names, past = (EXPERT, BUILTIN_MODEL), split.before_test
     forecasters: dict[str, Forecaster] = {
         NETWORK: as_tested(fitted, calibration, split, setup.config, listener),
         NAIVE: naive(),
         SEASONAL_NAIVE: SeasonalNaive(spec.season),
-        **(extra_forecasters or {}),
+        **make_references(names, past, spec.horizon, fitted.seasons),
+        **(rivals or {}),
     }
     origins = rolling_test_origins(split, lookback=spec.least_history, horizon=spec.horizon)
-    panel, rounds = split.panel, [Round.limited(origins, forecasters, split.limits_before_test)]
-    truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
-    accumulators = evaluate(rounds, truth, units, lookback=spec.lookback)
-    comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
-    examples = example_windows(rounds, truth, accumulators, comparison, lookback=spec.lookback)
-    return comparison, examples
+    rounds = [Round.limited(origins, forecasters, split.limits_before_test)]
+    return compare_rounds(rounds, split, spec)
 
 
-def example_windows(
+def compare_rounds(
     rounds: Sequence[Round],
-    truth: Truth,
-    accumulators: dict[str, MetricAccumulator],
-    comparison: Comparison,
+    split: Split,
+    spec: NetworkSpec,
     *,
-    lookback: int,
-) -> tuple[ExampleWindow, ...]:
-    """Return held-out windows for a report: of the best, a typical and the worst series."""
+    sink: Sink | None = None,
+    listener: Listener = ignore,
+    has_examples: bool = True,
+) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
+    """Forecast from all origins and compare; return example windows where they are asked for.
+
+    These are windows of the series with the best, a typical and the worst forecasts.
+    """
+    panel, lookback = split.panel, spec.lookback
+    truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
+    accumulators = evaluate(rounds, truth, units, lookback=lookback, sink=sink, listener=listener)
+    comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
+    if not has_examples:
+        return comparison, ()
+
     last = rounds[-1]
-    chosen = select_examples(
+    examples = select_examples(
         last.forecasters[NETWORK],
         last.origins,
         truth,
@@ -247,7 +254,7 @@ def example_windows(
         baseline=comparison.skill_over,
         lookback=lookback,
     )
-    return tuple(_describe_example(example) for example in chosen)
+    return comparison, tuple(map(_describe_example, examples))
 
 
 def _describe_example(example: Example) -> ExampleWindow:

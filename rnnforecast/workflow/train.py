@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from rnnforecast.config.commands import RanksConfig, check_option_names, set_options
-from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, EXPERT, Config
+from rnnforecast.config.training import DEFAULT_MODEL, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError, require_libraries
 from rnnforecast.evaluate.comparison import Comparison
@@ -40,7 +40,7 @@ from rnnforecast.tables.match import read_for_training
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model
-from rnnforecast.workflow.saved import make_references, model_directory
+from rnnforecast.workflow.saved import model_directory
 from rnnforecast.workflow.steps import (
     Clock,
     analyse_memory_held_out,
@@ -146,30 +146,24 @@ def _train(
     events, clock = Recorder(listener), Clock()
     setup, schema = read_and_set_up(data, config, events, ranks, clock)
     table = None if isinstance(data, str | Path) else data
-    checkpoints = (
-        None if path is None else make_checkpoints(path, setup, is_resuming=request.resume)
-    )
+    checkpoints = None
+    if path is not None:
+        checkpoints = make_checkpoints(path, setup, is_resuming=request.resume)
 
     with _noting_checkpoint(checkpoints):
         fitted = fit_network(setup, setup.split, events, checkpoints=checkpoints)
         if setup.spec.n_features and not fitted.network.spec.n_features:
-            message = (
-                "the covariates do not improve the validation error, so the network does not "
-                "use them"
-            )
-            events(WarningEvent("unused-covariates", message))
+            message = "the covariates do not improve the validation error, so the network does "
+            events(WarningEvent("unused-covariates", f"{message}not use them"))
             schema = replace(schema, covariates=())
         clock.lap("fit_s")
         calibration = calibrate(fitted, setup.split, setup.spec, events)
         clock.lap("calibrate_s")
         memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        split = setup.split
-        references = make_references(
-            (EXPERT, BUILTIN_MODEL), split.before_test, setup.spec.horizon, fitted.seasons
-        )
-        comparison, examples = compare_held_out(fitted, calibration, setup, events, references)
+        comparison, examples = compare_held_out(fitted, calibration, setup, events)
         clock.lap("evaluate_s")
+        split = setup.split
         forecaster = fine_tune(fitted, split, split.everything, setup.config, events)
         clock.lap("fine_tune_s")
 
@@ -183,7 +177,9 @@ def _train(
             warnings=events.warnings,
         )
         artifact = replace(artifact, calibration=calibration)
-        _note_limits(artifact, events)
+        if artifact.limits is not None:
+            message = "forecasts are limited to the range that the readings never leave"
+            events(Notice(f"{message}: {artifact.limits.describe()}"))
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps, True, table)
 
@@ -195,13 +191,6 @@ def _train(
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps, True, table)
-
-
-def _note_limits(artifact: Artifact, listener: Listener) -> None:
-    if artifact.limits is not None:
-        limits = artifact.limits.describe()
-        message = f"forecasts are limited to the range that the readings never leave: {limits}"
-        listener(Notice(message))
 
 
 def read_and_set_up(

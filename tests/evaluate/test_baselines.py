@@ -220,13 +220,6 @@ def test_a_forecast_names_the_series_and_the_last_time_of_each_origin() -> None:
     assert forecast.cutoff_us.tolist() == [START_US + (n - 1) * HOUR_US for n in (20, 5, 7)]
 
 
-def test_there_is_nothing_to_learn() -> None:
-    past = make_past(make_panel(wave(30)))
-
-    assert SeasonalNaive.fit(past, None, season=6) == SeasonalNaive(6)
-    assert naive() == SeasonalNaive(1)
-
-
 def test_no_origins_give_an_empty_forecast() -> None:
     past = make_past(make_panel(wave(30))).subset(slice(0, 0))
 

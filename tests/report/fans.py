@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -39,3 +40,8 @@ def make_fan(
         readings[n_rows:] if has_actual else None,
         tz,
     )
+
+
+def without_readings(fan: Fan) -> Fan:
+    """The fan of a forecast alone."""
+    return replace(fan, times_us=fan.times_us[:0], readings=fan.readings[:0])

@@ -10,7 +10,7 @@ from matplotlib.collections import PolyCollection
 
 from rnnforecast.report.plots import Palette, draw_fan, draw_fans, drawing, new_figure, render_image
 from tests.builders import HOUR_US, START_US
-from tests.report.fans import make_fan
+from tests.report.fans import make_fan, without_readings
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,7 +59,7 @@ def test_what_came_is_drawn_where_it_is_known_and_not_elsewhere() -> None:
 
 
 def test_a_forecast_alone_has_no_line_where_it_begins() -> None:
-    alone = make_fan().latest(0)
+    alone = without_readings(make_fan())
     axes = drawn(alone)
 
     np.testing.assert_array_equal(line_of(axes, "forecast"), alone.point)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnforecast.report.plots import terminal_plot
-from tests.report.fans import make_fan
+from tests.report.fans import make_fan, without_readings
 
 
 def dots(lines: list[str]) -> np.ndarray:
@@ -72,8 +72,8 @@ def test_a_ramp_rises() -> None:
 
 
 def test_a_forecast_alone_and_a_constant_are_drawn() -> None:
-    alone = terminal_plot(make_fan().latest(0), width=60)
-    constant = replace(make_fan(has_actual=False).latest(0), values=np.full((24, 11), 7.0))
+    alone = terminal_plot(without_readings(make_fan()), width=60)
+    constant = replace(without_readings(make_fan(has_actual=False)), values=np.full((24, 11), 7.0))
 
     assert dots(alone).any()
     assert dots(terminal_plot(constant, width=60)).any()
@@ -81,7 +81,7 @@ def test_a_forecast_alone_and_a_constant_are_drawn() -> None:
 
 
 def test_nothing_to_show_is_said() -> None:
-    empty = replace(make_fan(has_actual=False).latest(0), values=np.full((24, 11), np.nan))
+    empty = replace(without_readings(make_fan(has_actual=False)), values=np.full((24, 11), np.nan))
     assert terminal_plot(empty, width=60) == ["flow: nothing to show"]
 
 

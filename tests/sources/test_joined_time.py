@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.sources.source import open_table
 from tests.data.tables import failure, parquet, pasted, read, start_of, write
 
 HOURS = pd.date_range("2024-02-28 21:00", periods=8, freq="1h")
@@ -647,7 +649,77 @@ def test_periods_of_a_longer_day_are_never_minutes(tmp_path):
         for period in range(1, 51 if day == 27 else 49)
     ]
     error = failure(write(tmp_path / "x.csv", "date,period,v", *lines), time="date,period")
-    assert error.code == "several-formats"
+    assert error.code == "counted-periods"
+
+
+def settlement_periods(zone, first, n_days, *, form="%Y-%m-%d", n_periods=48):
+    """Return the times of all periods, and lines that count them from each midnight of a zone."""
+    days = pd.date_range(first, periods=n_days + 1, tz=zone)
+    step = pd.Timedelta("1D") / n_periods
+    times = pd.date_range(days[0], days[-1], freq=step, inclusive="left")
+    number = (times - days[days.searchsorted(times, side="right") - 1]) // step + 1
+    lines = [
+        f"{t.strftime(form)},{n},{i}" for i, (t, n) in enumerate(zip(times, number, strict=True))
+    ]
+    return times, lines
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize(
+    ("zone", "first", "form", "n_periods"),
+    [
+        ("Europe/London", "2024-03-10", "%Y-%m-%d", 48),  # the change is below the first rows
+        ("Europe/London", "2024-10-10", "%d/%m/%Y", 48),
+        ("Europe/Berlin", "2024-10-20", "%Y%m%d", 96),
+        ("America/New_York", "2024-02-20", "%Y-%m-%d 00:00:00", 288),
+    ],
+)
+def test_periods_that_count_elapsed_time_ask_for_the_zone(
+    tmp_path, zone, first, form, n_periods, is_reversed
+):
+    times, lines = settlement_periods(zone, first, 35, form=form, n_periods=n_periods)
+    path = write(tmp_path / "x.csv", "date,period,v", *lines[:: -1 if is_reversed else 1])
+    assert failure(path).code == "split-time"
+    error = failure(path, time="date,period")
+    assert error.code == "counted-periods"
+    assert ("--tz", zone) in [proposal.options for proposal in error.proposals]
+
+    result = read(path, time="date,period", tz=zone)
+
+    axis, target = result.panel.axis, result.panel.target
+    expected = pd.Series(np.arange(len(times)), times.tz_localize(None)).groupby(level=0).mean()
+    assert axis.to_utc(result.panel.start)[0] == times[0].value // 1000
+    np.testing.assert_allclose(target[np.isfinite(target)], expected)
+
+
+def test_periods_of_the_clock_and_days_that_lack_some_need_no_zone(tmp_path):
+    _, lines = settlement_periods("UTC", "2024-03-10", 35)
+    on_clock = [x for x in lines if not x.startswith(("2024-03-31,3,", "2024-03-31,4,"))]
+    torn = [x for x in lines if not x.startswith(("2024-03-20,47,", "2024-03-20,48,"))]
+    for rows in (lines, on_clock, torn):
+        path = write(tmp_path / "x.csv", "date,period,v", *rows)
+        for options in ({}, {"tz": "Europe/London"} if rows is on_clock else {"tz": "UTC"}):
+            result = read(path, time="date,period", **options)
+            seen = result.panel.target[np.isfinite(result.panel.target)]
+            assert seen.tolist() == [int(row.rpartition(",")[2]) for row in rows]
+
+
+def test_a_zone_whose_clock_is_not_changed_on_the_longer_day_is_asked_again(tmp_path):
+    _, lines = settlement_periods("Europe/London", "2024-10-10", 35)
+    path = write(tmp_path / "x.csv", "date,period,v", *lines)
+    for tz in ("Asia/Tokyo", "America/New_York", "+01:00"):
+        assert failure(path, time="date,period", tz=tz).code == "counted-periods"
+
+
+def test_the_zone_of_a_model_counts_the_periods_of_new_readings(tmp_path):
+    _, lines = settlement_periods("Europe/London", "2024-10-25", 4)
+    path = write(tmp_path / "x.csv", "date,period,v", *lines)
+    source = open_table(
+        path, DataConfig(), lambda _: None, time_column="date,period", tz="Europe/London"
+    )
+    assert source.columns[0].sample[96:102] == tuple(
+        f"2024-10-27 {clock}:00" for clock in ("00:00", "00:30", "01:00", "01:30", "01:00", "01:30")
+    )
 
 
 @pytest.mark.parametrize("form", ["%B", "%b", "%m"])

@@ -145,8 +145,8 @@ def test_objects_are_listed_in_order_and_looked_at_side_by_side(bucket: Bucket) 
 def test_what_is_taken_away_is_gone_and_again_is_no_error(bucket: Bucket) -> None:
     place = at(bucket.put("a/x", b"1"))
 
-    publish.remove_file(place)
-    publish.remove_file(place)
+    place.unlink()
+    place.unlink()
 
     assert not place.exists()
 

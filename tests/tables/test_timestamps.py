@@ -625,3 +625,81 @@ def test_dates_that_may_be_read_in_three_ways_are_told_apart_by_the_example(tmp_
         "if 02.01.10 is 1 February 2010",
         "if 02.01.10 is 10 January 2002",
     }
+
+
+def exchanged(days, form):
+    """Write days as a spreadsheet does that takes days up to the twelfth for months."""
+    swapped = [day.replace(day=day.month, month=day.day) if day.day <= 12 else day for day in days]
+    return [day.strftime(form) for day in swapped]
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%d.%m.%Y %H:%M", "%m/%d/%Y", "%Y-%m-%d"])
+@pytest.mark.parametrize("freq", ["1D", "6h"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_days_and_months_that_a_spreadsheet_has_exchanged_are_put_in_order(
+    tmp_path, form, freq, order
+):
+    if freq == "6h":
+        form = f"{form.split()[0]} %H:%M"
+    days = pd.date_range("2023-02-01", periods=280, freq=freq)[::order]
+    assert stamped(tmp_path, [day.strftime(form) for day in days]).warnings.keys() == set()
+    result = stamped(tmp_path, exchanged(days, form))
+    n_swapped = sum(day.day <= 12 and day.day != day.month for day in days)
+    assert result.warnings["swapped-days"].count == n_swapped
+    assert result.panel.target.tolist() == list(range(280))[::order]
+    assert result.panel.start[0] == days.min().value // 1000
+
+
+@pytest.mark.parametrize("by_series", [False, True])
+def test_exchanged_days_are_those_of_all_series(tmp_path, by_series):
+    days = exchanged(pd.date_range("2023-02-01", periods=150), "%d/%m/%Y")
+    rows = [f"{day},{name},{i}" for i, day in enumerate(days) for name in "ab"]
+    rows = sorted(rows, key=lambda row: row.split(",")[1]) if by_series else rows
+    result = read(write(tmp_path / "x.csv", "date,site,v", *rows))
+    assert "swapped-days" in result.warnings
+    assert result.panel.target.tolist() == [*range(150), *range(150)]
+
+
+def test_days_that_are_out_of_order_in_another_way_are_read_as_they_stand(tmp_path):
+    days = pd.date_range("2023-02-01", periods=280)
+    sorted_as_text = sorted(day.strftime("%d/%m/%Y") for day in days)
+    torn = [*days[:100], *days[50:90], *days[120:]]
+    for stamps in (sorted_as_text, [day.strftime("%d/%m/%Y") for day in torn]):
+        result = stamped(tmp_path, stamps, on_duplicate="last")
+        assert "swapped-days" not in result.warnings
+        expected = pd.to_datetime(pd.Series(stamps), format="%d/%m/%Y")
+        assert result.panel.start[0] == expected.min().value // 1000
+    as_written = stamped(tmp_path, exchanged(days, "%d/%m/%Y"), time_format="%d/%m/%Y")
+    assert "swapped-days" not in as_written.warnings
+
+
+LOST_HALVES = {
+    "all hours": lambda t: t.hour >= 0,
+    "working hours": lambda t: 8 <= t.hour <= 17,
+    "without noon": lambda t: t.hour in (9, 10, 11, 13, 14),
+}
+
+
+@pytest.mark.parametrize("hours", LOST_HALVES)
+@pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M", "%d.%m.%Y %-I:%M"])
+@pytest.mark.parametrize("sites", ["", "ab"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_hours_to_12_that_start_over_within_days_ask_for_the_half(
+    tmp_path, hours, form, sites, order
+):
+    times = list(filter(LOST_HALVES[hours], pd.date_range("2024-05-13", periods=300, freq="1h")))
+    rows = [f"{t.strftime(form)},{site},{i}" for i, t in enumerate(times) for site in sites or "a"]
+    path = write(tmp_path / "x.csv", "time,site,v", *rows[::order])
+    assert failure(path).code == "half-of-day"
+    if hours != "all hours":  # whoever says that these are hours of the day has the word
+        stamps = form.replace("%I", "%H").replace("%-I", "%H")
+        assert read(path, time_format=stamps).panel.n_series == max(len(sites), 1)
+
+
+@pytest.mark.parametrize("hours", [range(1, 13), range(12, 13), (3, 9)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_hours_to_12_in_their_order_lack_no_half(tmp_path, hours, order):
+    times = [t for t in pd.date_range("2024-05-13", periods=1500, freq="1h") if t.hour in hours]
+    rows = [f"{t:%Y-%m-%d %H:%M},{site},{i}" for site in "ab" for i, t in enumerate(times)]
+    result = read(write(tmp_path / "x.csv", "time,site,v", *rows[::order]))
+    assert sorted(result.panel.names) == ["a", "b"]
