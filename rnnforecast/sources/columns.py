@@ -72,6 +72,8 @@ _SPLITS = (2, 3, 4, 6, 12)
 """Equal parts that an hour has where a column counts them."""
 _FEWEST_PARTS = 10
 """Fewer rows do not tell what numbers count."""
+_SPARSE = 10
+"""By how much the numbers of rows out of order may exceed their count, as most rows are gone."""
 _EVEN_CHANGES, _LESS_THAN_HOURLY = 2.0, 0.75
 """How far readings change from part to part of an hour, and from one hour to the next: about
 equally, and less than in an hour."""
@@ -381,15 +383,22 @@ def counts_by_one(column: Column) -> bool:
 
 
 def is_index(column: Column) -> bool:
-    """Tell whether numbers may count rows: they all differ, never go down, or mostly go on by 1.
+    """Tell whether numbers may count rows: mostly in equal steps, each row twice, or out of order.
 
-    Decimals that a comma cut off may all differ, too, but some of them begin with 0.
+    Those out of order all differ, and are about as many as the highest. Totals of a meter, and
+    decimals that a comma cut off, go on otherwise.
     """
-    steps = np.diff(integers_of(column))
+    numbers = integers_of(column)
+    steps = np.diff(numbers)
+    if not len(steps):
+        return False
+    values, counts = np.unique(steps, return_counts=True)
+    is_even = values[counts.argmax()] != 0 and counts.max() > _NUMERIC_SHARE * len(steps)
+    is_repeated = bool(np.isin(steps, (0, 1)).all())
+    is_shuffled = len(np.unique(numbers)) == len(numbers) and numbers.min() >= 0
     has_zeros = any(re.match(r"0\d", text) for text in column.sample)
-    is_count = not has_zeros and len(set(column.sample)) == len(column.sample)
-    goes_on = (steps >= 0).all() or (steps == 1).sum() > _NUMERIC_SHARE * len(steps)
-    return len(steps) > 0 and bool(is_count or goes_on)
+    is_shuffled = is_shuffled and not has_zeros and numbers.max() <= _SPARSE * len(numbers)
+    return bool(is_even or is_repeated or (is_shuffled and values[0] < 0))
 
 
 def count_repeated_rows(columns: Sequence[Column]) -> int:

@@ -360,7 +360,7 @@ def test_names_are_not_shifted_where_that_of_the_time_is_missing(tmp_path):
 
 
 def test_decimals_behind_a_comma_are_no_sensor(tmp_path):
-    rows = hourly(*(f"{i},{i * 7 % 100:02}" for i in range(30)))
+    rows = hourly(*(f"{i},{i * i * 7 % 100:02}" for i in range(30)))
 
     error = failure(write(tmp_path / "x.csv", "time,temp,", *rows))
 
@@ -370,13 +370,27 @@ def test_decimals_behind_a_comma_are_no_sensor(tmp_path):
 
 @pytest.mark.parametrize(
     "counts",
-    [range(30), range(5, 65, 2), [*range(15), *range(15)], [i // 2 for i in range(30)]],
-    ids=["by one", "by two", "again", "twice"],
+    [
+        range(30),
+        range(5, 65, 2),
+        [*range(15), *range(15)],
+        [i // 2 for i in range(30)],
+        [7 * i % 30 + i // 7 % 2 * 30 for i in range(30)],
+    ],
+    ids=["by one", "by two", "again", "twice", "out of order"],
 )
 def test_a_count_without_a_name_is_not_used(tmp_path, counts):
     rows = [f"{n},{line}" for n, line in zip(counts, READINGS, strict=True)]
 
     assert read(write(tmp_path / "x.csv", ",time,temp,hum", *rows)).panel.names == ("temp", "hum")
+
+
+def test_totals_of_a_meter_without_a_name_are_no_count(tmp_path):
+    rows = [f"{line},{1200 + 5 * i + i * i % 7}" for i, line in enumerate(READINGS)]
+
+    error = failure(write(tmp_path / "x.csv", "time,temp,hum,", *rows))
+
+    assert error.code == "unnamed-column"
 
 
 def test_a_column_without_a_name_that_repeats_another_is_not_used(tmp_path):
