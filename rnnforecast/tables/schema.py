@@ -398,7 +398,7 @@ def infer_schema(
         for c in unused
         if c.kind != "empty"
     }
-    empty = [c.name for c in unused if c.kind == "empty" and c.name.strip()]
+    empty = list({c.name if c.name.strip() else "": c for c in unused if c.kind == "empty"})
     note_roles(source.name, time.name, series, targets, listener)
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
