@@ -382,10 +382,10 @@ def _check_time_format(text: str) -> None:
     """Raise `UsageError` for what is no format of `strptime`."""
     reason = "it is empty" if not text.strip() else ""
     try:
-        time.strptime("", text)
+        time.strptime(time.strftime(text, time.gmtime(0)), text)
     except re.error:
         reason = "it contains a part twice"
-    except ValueError as error:  # as it does for each format that a text does not match
+    except ValueError as error:  # as it does for each text that does not match
         if "directive" in str(error) or "stray" in str(error):
             reason = str(error)
     if reason:

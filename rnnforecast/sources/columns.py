@@ -18,8 +18,15 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.numbers import NumberForm, TextNumbers, is_number
-from rnnforecast.sources.stamps import infer_forms, is_stamp, number_texts, spread, weak_form
+from rnnforecast.sources.numbers import MISSING, NumberForm, TextNumbers, is_number
+from rnnforecast.sources.stamps import (
+    FORMS,
+    infer_forms,
+    is_stamp,
+    number_texts,
+    spread,
+    weak_form,
+)
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, OFFERED_ZONES, TICKS, TICKS_1970
 
 Counts = NDArray[np.int64]
@@ -34,8 +41,12 @@ _DATE = re.compile(
 )
 _TIME_OF_DAY = re.compile(
     r"\s*(\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*(UTC|GMT|[Zz]|\+\d{2}:?\d{2})?"
-    r"|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
+    r"|\d{1,2}\.00\.\d{2}|\d{1,2}\s*[AaPp]\.?[Mm]\.?|\d{4}\s*(UTC|GMT|Z))\s*"
 )
+_PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
+"""What any time is like; and its parts: year, month, day, hour and minute."""
+_COUNTED = 3
+"""Whole numbers that follow each other are a count if they are more."""
 _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
@@ -61,6 +72,8 @@ _SPLITS = (2, 3, 4, 6, 12)
 """Equal parts that an hour has where a column counts them."""
 _FEWEST_PARTS = 10
 """Fewer rows do not tell what numbers count."""
+_SPARSE = 10
+"""By how much the numbers of rows out of order may exceed their count, as most rows are gone."""
 _EVEN_CHANGES, _LESS_THAN_HOURLY = 2.0, 0.75
 """How far readings change from part to part of an hour, and from one hour to the next: about
 equally, and less than in an hour."""
@@ -231,6 +244,68 @@ def is_time_of_day(text: str) -> bool:
     return _TIME_OF_DAY.fullmatch(text) is not None
 
 
+def is_value(cell: str) -> bool:
+    """Tell whether a cell is a number, a date or a time of day."""
+    is_reading = is_number(cell, ".") or is_number(cell, ",")
+    return is_reading or is_date(cell) or is_time_of_day(cell)
+
+
+def are_readings(cells: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Tell whether cells hold a time and a number, each above another: they are a row, no names.
+
+    A month, or a number with a unit, is above cells that are written alike. Readings may be missing
+    where there is a time.
+    """
+    pairs = list(zip(cells, rows[0], strict=False))
+    times = [is_date(cell) and is_date(below) for cell, below in pairs]
+    values = [is_value(cell) and is_value(below) for cell, below in pairs]
+    if (sum(times) == 1 or _count_on([row[0] for row in (cells, *rows)])) and sum(values) > 1:
+        return True
+
+    columns = list(zip(cells, *rows, strict=False))
+    readings = [column for column in columns if not _are_periods(column)]
+    are_missing = all(cells[0] in MISSING for cells in readings)
+    has_readings = are_missing or any(map(_are_quantities, readings))
+    return 0 < len(readings) < len(columns) and has_readings
+
+
+def _count_on(cells: Sequence[str]) -> bool:
+    """Tell whether cells are whole numbers that all follow each other, such as years."""
+    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,9}", cell.strip())]
+    steps = {below - number for number, below in pairwise(numbers)}
+    return len(numbers) == len(cells) > _COUNTED and steps in ({1}, {-1})
+
+
+def _are_periods(cells: Sequence[str]) -> bool:
+    """Tell whether cells are times that are all written alike."""
+    shapes = {re.sub(r"[^\W\d_]+", "a", shape_of(cell)) for cell in cells}
+    return len(shapes) == 1 and is_period(cells[0])
+
+
+def _are_quantities(cells: Sequence[str]) -> bool:
+    """Tell whether cells are numbers, all of them bare or with the same unit."""
+    shapes = {"0" if is_value(cell) else shape_of(cell) for cell in cells if cell not in MISSING}
+    return cells[0] not in MISSING and len(shapes) == 1 and shapes.pop()[:1] == "0"
+
+
+def is_period(cell: str) -> bool:
+    """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
+    if is_date(cell) or is_number(cell, ".") or not _PERIOD.fullmatch(cell):
+        return is_date(cell)
+    has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
+    return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
+
+
+def shape_of(cell: str) -> str:
+    """Return a cell with a 0 for each number: cells that are written alike have the same."""
+    return re.sub(r"[-+]?\d+(?:[.,]\d+)*", "0", cell.strip())
+
+
+def has_value(cells: Sequence[str]) -> bool:
+    """Tell whether a cell of a row is a number, a date or a time of day."""
+    return any(map(is_value, cells))
+
+
 def infer_epoch_unit(values: Sequence[float]) -> str | None:
     """Return the unit in which all values are times between 1990 and 2100; None if not just one.
 
@@ -305,6 +380,25 @@ def counts_by_one(column: Column) -> bool:
     """Tell whether a column counts from 1 by ones, to more than the hours of a day."""
     numbers = np.unique(integers_of(column))
     return len(numbers) > 24 and bool((numbers == np.arange(1, len(numbers) + 1)).all())
+
+
+def is_index(column: Column) -> bool:
+    """Tell whether numbers may count rows: mostly in equal steps, each row twice, or out of order.
+
+    Those out of order all differ, and are about as many as the highest. Totals of a meter, and
+    decimals that a comma cut off, go on otherwise.
+    """
+    numbers = integers_of(column)
+    steps = np.diff(numbers)
+    if not len(steps):
+        return False
+    values, counts = np.unique(steps, return_counts=True)
+    is_even = values[counts.argmax()] != 0 and counts.max() > _NUMERIC_SHARE * len(steps)
+    is_repeated = bool(np.isin(steps, (0, 1)).all())
+    is_shuffled = len(np.unique(numbers)) == len(numbers) and numbers.min() >= 0
+    has_zeros = any(re.match(r"0\d", text) for text in column.sample)
+    is_shuffled = is_shuffled and not has_zeros and numbers.max() <= _SPARSE * len(numbers)
+    return bool(is_even or is_repeated or (is_shuffled and values[0] < 0))
 
 
 def count_repeated_rows(columns: Sequence[Column]) -> int:

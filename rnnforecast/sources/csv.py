@@ -23,7 +23,7 @@ import pyarrow.csv as pa_csv
 from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, ignore
-from rnnforecast.sources.columns import Column, is_text
+from rnnforecast.sources.columns import Column, is_date, is_text
 from rnnforecast.sources.files import thread_map
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import OTHER_MARK, NumberForm, grouped_error, infer_numbers
@@ -55,7 +55,7 @@ _SPARE_BYTES = 1 << 16
 """Room for the row that began in the block before; a longer one makes a larger buffer."""
 _REPLACEMENT = "\ufffd"
 """What stands for bytes that are no text."""
-_QUOTE, _RETURN = ord('"'), ord("\r")
+_QUOTE, _FEED, _RETURN = ord('"'), ord("\n"), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED = 5
@@ -95,7 +95,7 @@ class CsvFile:
         """
         self._skipped.clear()
         skip = self._skip if self.skips_bad_rows else None
-        converter = Converter(self.dialect, types, skip, self.name)
+        converter = Converter(self.dialect, self.columns, types, skip, self.name)
         try:
             file, encoding = self._open(), self.dialect.encoding
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
@@ -119,9 +119,14 @@ class CsvFile:
 
                 remainder = blocks.remainder
                 if remainder is not None:
-                    yield from converter.convert_stream(remainder)
+                    n_rows = 0
+                    for batch in converter.convert_stream(remainder):
+                        n_rows += batch.num_rows
+                        yield batch
             if remainder is not None and remainder.n_quotes % 2:
                 self._check_end()
+            if remainder is not None and remainder.n_lines > n_rows:
+                self._check_quotes()
             if converter.signs:
                 self.listener(
                     Notice(f"{self.name}: some numbers have quotes or a dash as the minus sign")
@@ -222,6 +227,19 @@ class CsvFile:
                 hint="close the quote, or copy the file again if it is truncated",
             ) from error
 
+    def _check_quotes(self) -> None:
+        """Raise for a cell that holds rows, as a quote before them is not closed in its line."""
+        for number, line, cells in self._rows():
+            for cell in cells:
+                if "\n" in cell and _holds_rows(cell, self.dialect, self.columns):
+                    end = number + cell.count("\n")
+                    raise DataError(
+                        f"a quoted field from line {number} to {end} of {self.name} holds rows",
+                        code="unclosed-quote",
+                        location=Location(self.name, line=number, text=line),
+                        hint="close the quote in its first line, or remove it",
+                    )
+
     def _parse(
         self, row_lines: list[tuple[int, str]], *, strict: bool = False
     ) -> Iterator[list[str]]:
@@ -273,6 +291,7 @@ class CsvFile:
         if isinstance(error, DAMAGED):
             return truncated(error, self.input, self.name)
         self._check_end()
+        self._check_quotes()
 
         numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
         parse_errors = ParseErrors(self.dialect, {n: self._column_indices[n] for n in numbers})
@@ -407,8 +426,8 @@ class PrefixedStream(io.BufferedIOBase):
     def __init__(self, prefix: bytes, stream: io.BufferedIOBase) -> None:
         self._prefix = prefix
         self._stream = stream
-        self.n_quotes = 0
-        """How many quotes were read."""
+        self.n_quotes = self.n_lines = 0
+        """How many quotes and line feeds were read."""
 
     def readable(self) -> bool:
         """Return True: it can be read."""
@@ -423,6 +442,7 @@ class PrefixedStream(io.BufferedIOBase):
             buffer = bytearray(max_bytes)
             content = bytes(memoryview(buffer)[: self._stream.readinto(buffer)])
         self.n_quotes += content.count(b'"')
+        self.n_lines += content.count(b"\n")
         return content
 
 
@@ -459,6 +479,7 @@ class Converter:
     """Turns the bytes of a file into arrays."""
 
     dialect: Dialect
+    columns: Sequence[Column]
     types: ColumnTypes
     skip: SkipRow | None
     """Handles a row that has too few or too many fields; None raises for it."""
@@ -541,6 +562,7 @@ class Converter:
             forms |= {n: replace(self.dialect.form_of(n), has_signs=True) for n in floats}
         options = self._options(types, len(rows) + 1, forms)
         table = self._parse(rows, options)
+        self._check_quotes(bytes(rows), table.num_rows)
         batches = table.to_batches()
         for batch in batches:
             self._check_decoded(batch)
@@ -557,6 +579,19 @@ class Converter:
             if " columns, got " not in str(error):
                 raise
             return pa_csv.read_csv(pa.BufferReader(align_rows(bytes(rows), names, sep)), **options)
+
+    def _check_quotes(self, text: bytes, n_rows: int) -> None:
+        """Raise `ArrowInvalid` for a cell that holds rows: a quote before them is not closed."""
+        if b'"' not in text or text.count(b"\n") <= n_rows:
+            return  # no cell has several lines
+        view, sep = np.frombuffer(text, np.uint8), self.dialect.delimiter.encode()
+        quotes, ends = np.flatnonzero(view == _QUOTE), np.flatnonzero(view == _FEED)
+        places = np.searchsorted(ends, quotes)
+        for i in (2 * np.flatnonzero(places[1::2] > places[:-1:2])).tolist():
+            cell = text[quotes[i] + 1 : quotes[i + 1]]
+            has_cells = cell.count(sep) >= len(self.columns) - 1
+            if has_cells and _holds_rows(cell.decode(errors="replace"), self.dialect, self.columns):
+                raise pa.ArrowInvalid("a cell holds rows")
 
     def _check_decoded(self, batch: pa.RecordBatch) -> None:
         """Raise `ArrowInvalid` for texts with marks of bytes that could not be decoded."""
@@ -631,6 +666,32 @@ class Converter:
             elif numbers.doubtful and (has_no_mark or numbers.has_small):
                 marks = [OTHER_MARK[numbers.doubtful], numbers.doubtful]
                 self.doubts[name] = grouped_error(name, numbers, marks, self.name)
+
+
+def _holds_rows(cell: str, dialect: Dialect, columns: Sequence[Column]) -> bool:
+    """Tell whether most lines of a cell are rows: as many cells, with times and numbers in place.
+
+    Its first line is none, and its last may be cut short.
+    """
+
+    def is_reading(column: Column, text: str) -> bool:
+        is_time = column.kind == "time"
+        return is_date(text) if is_time else dialect.form_of(column.name).is_number(text)
+
+    def is_row(row: list[str]) -> bool:
+        pairs = [
+            (column, text)
+            for column, text in zip(columns, row, strict=False)
+            if column.kind in ("time", "number") and text not in dialect.missing
+        ]
+        return (
+            len(row) == len(columns) and bool(pairs) and all(itertools.starmap(is_reading, pairs))
+        )
+
+    rows = [align(line.split(dialect.delimiter), dialect.names) for line in cell.splitlines()[1:]]
+    if rows and len(rows[-1]) < len(columns):
+        rows.pop()
+    return 2 * sum(map(is_row, rows)) > len(rows)
 
 
 def _with_text_stamps(types: ColumnTypes) -> ColumnTypes:

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice, pairwise, takewhile
+from itertools import accumulate, islice, pairwise, takewhile
 
 from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Event, Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import (
     Column,
+    are_readings,
     check_n_columns,
+    count_decimals,
+    has_value,
     infer_text_column,
     is_date,
+    is_index,
+    is_integer,
+    is_period,
     is_time_of_day,
+    is_value,
+    shape_of,
     with_weak_dates,
 )
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
-from rnnforecast.sources.stamps import FORMS
 from rnnforecast.sources.text import (
     BOM,
+    SEPARATORS,
     Lines,
     align,
+    are_blank_separated,
+    count_fields,
     field_too_long,
     find_encoding,
+    infer_separator,
     lines_of,
     read_head,
     read_tail,
@@ -45,7 +57,6 @@ NOT_SNIFFED = (
 """Options that change nothing about how a file is written."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
-SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
 """The fewest lines below a preamble, header included, that count as a table."""
 _MAX_PREAMBLE = 100
@@ -53,18 +64,16 @@ _MAX_UNITS_ROWS = 5
 """Lines between the names and the readings: of units, of formats, of how readings were averaged."""
 _MAX_ROWS_OF_TABLES = 2000
 """Lines in which a second table is looked for."""
-_MIN_CONSISTENT_SHARE = 0.9
-"""Share of lines that blanks must divide into the same number of fields."""
-_MAX_BLANK_SEPARATED = 10_000
-"""A longer line is no table with blanks between its columns."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
+_FEWEST_SUMMED = 20
+"""Readings above 0 of which the last row is the sum."""
 _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
-_PERIOD, _N_PARTS = re.compile(r"(?=.*\d).{1,80}"), 5
-"""What any time is like; and its parts: year, month, day, hour and minute."""
+_TIME_WORD = re.compile(r"(?i)time|date|zeit|datum|stamp|fecha|hora|heure|jour|data|dag|tag|day")
+"""What names of times hold, in several languages."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -159,6 +168,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
     except csv.Error as error:
         raise field_too_long(name) from error
     check_n_columns(len(header.names), name)
+    header = header.with_blank_names(body)
     header.check(body)
     if sep == WHITESPACE and config.sep is None:
         listener(Notice(f"{name}: columns are separated by blanks"))
@@ -174,8 +184,12 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         infer_text_column(column, values, marks.form_of(column)) for column, values in cells.items()
     )
     columns = with_weak_dates(columns, name, config)
+    header.check_unnamed(columns)
     marks.report(name, listener)
     last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
+    totals = find_totals(last_lines, sep, columns, missing)
+    if tail is None and not totals and fitting and _is_sum(fitting[-1], columns, cells, marks):
+        totals = (lines.nonempty.texts[-1].rstrip("\r\n"),)
     dialect = Dialect(
         sep,
         marks.decimal,
@@ -188,7 +202,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         marks.forms,
         marks.doubtful,
         header.texts,
-        find_totals(last_lines, sep, columns, missing),
+        totals,
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
         is_damaged=0 in head
         and not config.encoding
@@ -198,69 +212,6 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return _Sniffed(dialect, columns, tuple(events))
-
-
-def infer_separator(lines: Sequence[str]) -> str:
-    """Return the separator that gives every line as many fields as the header, and the most.
-
-    Where none does, it is blanks if they divide each line into as many dates and numbers.
-    """
-
-    def merit(sep: str) -> tuple[bool, int]:
-        try:
-            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
-        except csv.Error:  # with another separator a very wide row is one field, which is too long
-            return False, 0
-        is_consistent = counts[0] > 1 and len(set(counts)) == 1
-        return is_consistent, counts[0]
-
-    merits = {sep: merit(sep) for sep in SEPARATORS}
-    best = max(SEPARATORS, key=lambda sep: merits[sep])
-    is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
-    if not is_consistent and _are_quoted_between_blanks(lines):
-        return " "
-    return WHITESPACE if not is_consistent and _are_blank_separated(lines) else best
-
-
-def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
-    """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
-    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
-        return False
-    header, *counts = _count_fields([line.rstrip() for line in lines], " ") or [0]
-    return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
-
-
-def _hold_two_numbers(lines: Sequence[str]) -> bool:
-    """Tell whether cells between tabs hold two numbers each, as their names share a cell.
-
-    1 234 is one number.
-    """
-    header, *rows = split_rows(lines, "\t")
-    pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
-    return any(
-        len(name.split()) > 1 and all(i < len(row) and pair.fullmatch(row[i]) for row in rows)
-        for i, name in enumerate(header)
-    )
-
-
-def _are_blank_separated(lines: Sequence[str]) -> bool:
-    """Tell whether lines are names, and below them dates and numbers with blanks between them."""
-    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
-        return False
-    header, *rows = split_rows(lines, WHITESPACE)
-    if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
-        return False  # else they are units, below names that begin so, too
-    header = header[1:] if header[:1] == ["#"] else header
-    n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
-    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
-        return False
-    if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
-        return False
-
-    cells = [cell for row in rows for cell in row]
-    n_values = sum(map(_is_value, cells))
-    n_valued = sum(map(_has_value, rows))
-    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
 
 
 def shell_quote(text: str) -> str:
@@ -346,6 +297,50 @@ class Header:
         self._reject_second_table()
         self._reject_units(body)
 
+    def with_blank_names(self, body: Sequence[Row]) -> Header:
+        """Tell columns without a name apart by blanks, where they hold no texts."""
+        unnamed = [i for i, name in enumerate(self.names) if not name.strip()]
+        cells = {i: {"".join(row[i : i + 1]).strip() for row in body} - {""} for i in unnamed}
+        numeric = [i for i in unnamed if all(map(is_value, cells[i]))]
+        if self.is_explicit or len(unnamed) < 2:
+            return self
+        first = int(len(numeric) < len(unnamed))
+        blanks = {i: " " * n for n, i in enumerate(numeric, first)}
+        return replace(self, names=tuple(blanks.get(i, name) for i, name in enumerate(self.names)))
+
+    def check_unnamed(self, columns: Sequence[Column]) -> None:
+        """Raise `DataError` for a column of readings without a name.
+
+        Columns that count the rows, or repeat another one, are not used, and need no name.
+        """
+        for i, column in enumerate(columns):
+            repeated = any(c.sample == column.sample for c in columns if c is not column)
+            if column.name.strip() or column.kind != "number" or repeated or is_index(column):
+                continue
+            before = columns[i - 1] if i else column
+            is_decimal = self.sep == "," and len(set(map(len, column.sample))) == 1
+            is_decimal &= all(map(is_integer, (*before.sample, *column.sample)))
+            raise self._error(
+                f"column {i + 1} has no name, but readings such as {column.sample[0]}",
+                "unnamed-column",
+                proposals=[] if is_decimal else self._with_names(columns),
+                hint="if a comma is the decimal mark, write another separator between columns"
+                if is_decimal
+                else "give it a name in the header",
+            )
+
+    def _with_names(self, columns: Sequence[Column]) -> list[Proposal]:
+        """Return the options that name all columns, where a name is missing."""
+        names = [name.strip() or f"column{i}" for i, name in enumerate(self.names, 1)]
+        condition = "if it is a sensor"
+        is_shifted = columns[0].kind == "time" and not _TIME_WORD.search(self.names[0])
+        if is_shifted and not self.names[-1].strip():
+            names, condition = ["time", *self.names[:-1]], "if the first column has no name instead"
+        if len(names) != len(columns) or any("," in name for name in names):
+            return []
+        skipped = ("--skip-rows", str(self.n_above))
+        return [Proposal((*skipped, "--no-header", "--columns", ",".join(names)), condition)]
+
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
 
@@ -379,25 +374,26 @@ class Header:
 
         n_rows = 0
         for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
-            n_values = len(tuple(islice(filter(_is_value, row), 2)))
+            n_values = len(tuple(islice(filter(is_value, row), 2)))
             if n_values:
                 n_rows += n_values == 2 and len(row) == len(self.names)
                 continue
-            begins_table = len(below) == len(row) > 1 and are_names(row) and _has_value(below)
+            begins_table = len(below) == len(row) > 1 and are_names(row) and has_value(below)
             if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
                 raise second_table(self.source, number, text)
 
     def _reject_readings(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row."""
-        is_row = all(map(_is_value, filter(None, self.names)))
-        if is_row or (body and _are_readings(self.names, body[:_MIN_ROWS])):
+        cells = [name for name in self.names if name not in MISSING]
+        is_row = all(map(is_value, cells))
+        if is_row or (body and are_readings(self.names, body[:_MIN_ROWS])):
             has_clock = any(map(is_time_of_day, self.names))
-            names = ["time"] if not any(map(_is_period, self.names)) else []
+            names = ["time"] if not any(map(is_period, self.names)) else []
             for i, cell in enumerate(self.names[len(names) :], start=len(names)):
-                if _is_period(cell) or is_time_of_day(cell):
-                    names.append("date" if _is_period(cell) and has_clock else "time")
+                if is_period(cell) or is_time_of_day(cell):
+                    names.append("date" if is_period(cell) and has_clock else "time")
                 else:
-                    is_reading = _is_value(cell) or cell in MISSING or _shape(cell)[:1] == "0"
+                    is_reading = is_value(cell) or cell in MISSING or shape_of(cell)[:1] == "0"
                     names.append(f"{'sensor' if is_reading else 'series'}{i}")
             raise self._error(
                 "the first line contains readings, not column names",
@@ -434,18 +430,20 @@ class Header:
         if not _are_aligned(texts, self.sep) or self.sep not in texts[0]:
             n_comments = len(texts) - len(self._without_comments())
             preambles = [(infer_preamble(texts, sep), sep) for sep in SEPARATORS]
-            widths = [(_count_fields(texts[n : n + 1], sep), n) for n, sep in preambles if n]
+            widths = [(count_fields(texts[n : n + 1], sep), n) for n, sep in preambles if n]
             n_lines = max(widths)[1] if widths else self._count_above_blanks()
             return n_comments or n_lines
 
-        # Lines above the names that have as many fields
-        rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
+        # Lines above the names that have as many fields, or as many separators
+        rows = list(split_rows(texts[:_MAX_PREAMBLE], self.sep))
+        n_lone = len(tuple(takewhile(lambda row: sum(map(bool, row)) < 2, rows)))
+        rows = rows[: n_lone + _MAX_UNITS_ROWS + 2]
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
-        n_values = sum(map(_has_value, rows[1:named]))
+        n_values = sum(map(has_value, rows[1:named]))
         if are_names(rows[0]):  # a table of one row or two describes the one below it
-            is_description = 0 < n_values == named - 1 < _MIN_ROWS and _has_value(rows[-1])
+            is_description = 0 < n_values == named - 1 < _MIN_ROWS and has_value(rows[-1])
             return named if is_description else 0
-        is_row = [_has_value(row) and all(row) for row in rows[1:named]]
+        is_row = [has_value(row) and all(row) for row in rows[1:named]]
         return 0 if any(is_row) else named
 
     def _count_above_blanks(self) -> int:
@@ -454,7 +452,7 @@ class Header:
         if len(self.names) > 1:
             return 0
         below = (texts[n : n + _MAX_SNIFFED + 1] for n in range(1, _MAX_PREAMBLE))
-        return next((n for n, rows in enumerate(below, 1) if _are_blank_separated(rows)), 0)
+        return next((n for n, rows in enumerate(below, 1) if are_blank_separated(rows)), 0)
 
     def _without_comments(self) -> Sequence[str]:
         """Drop lines that begin like the first, where all others make a table."""
@@ -464,13 +462,13 @@ class Header:
         if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
             return texts
         is_table = any(sep in rows[0] and _are_aligned(rows, sep) for sep in SEPARATORS)
-        is_table = is_table or _are_blank_separated(rows)
+        is_table = is_table or are_blank_separated(rows)
         return rows if is_table else texts
 
     def _below_titles(self, body: Sequence[Row]) -> list[Proposal]:
         """Return the options that skip lines above names that all differ, with readings below."""
         for number, (row, below) in enumerate(pairwise(body[:_MAX_UNITS_ROWS]), start=1):
-            if not _has_value(row) and len(set(row)) == len(row) and _has_value(below):
+            if not has_value(row) and len(set(row)) == len(row) and has_value(below):
                 skipped = str(self.n_above - 1 + number)
                 return [Proposal(("--skip-rows", skipped), "if the names are below these lines")]
         return []
@@ -501,7 +499,7 @@ class Header:
         """Return the characters that divide the first lines into as many fields as the header."""
         texts = self.lines.texts[: _MAX_SNIFFED + 1]
         marks = [mark for mark in dict.fromkeys(texts[0]) if re.fullmatch(r"[^\w\s\"']", mark)]
-        counts = {mark: set(_count_fields(texts, mark)) for mark in marks}
+        counts = {mark: set(count_fields(texts, mark)) for mark in marks}
         fitting = [mark for mark in marks if len(counts[mark]) == 1 and counts[mark] != {1}]
         return [Proposal(("--sep", mark), f"if {mark} separates the columns") for mark in fitting]
 
@@ -540,12 +538,12 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
 
     # Units, formats such as 10s, nothing, or the same word twice could hardly be names.
     n_units = sum(is_unit(cell) or cell[:1].isdigit() for cell in first)
-    is_row = all(map(_is_value, filter(None, first)))
+    is_row = all(map(is_value, filter(None, first)))
     if is_row or not are_names(first) or 2 * n_units >= len(first):
         above = []
         for line in reversed([*lines.above, *(lines.comments if is_row else ())]):
             row = next(iter(split_rows([line], sep)), [])
-            if len(row) != len(first) or _has_value(row):
+            if len(row) != len(first) or has_value(row):
                 break
             above.append((row, line.rstrip("\r\n")))
         named = [pair for pair in above if are_names(pair[0]) or _are_names_but_one(pair[0], first)]
@@ -555,7 +553,7 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
             texts += [line for _, line in above]
             first = [cell.strip() for cell in named[-1][0]]
     for line in filter(str.strip, lines.above[-_MAX_PREAMBLE:]):
-        if not _has_value(next(split_rows([line], sep))):  # a title may come again, too
+        if not has_value(next(split_rows([line], sep))):  # a title may come again, too
             texts.append(line.rstrip("\r\n"))
     folded = set(map(_folded, texts))
     texts += [text.rstrip("\r\n") for _, text in lines.numbered if _folded(text) in folded]
@@ -585,7 +583,7 @@ def _joined_names(lines: Lines, sep: str) -> Header | None:
     """
     nonempty = lines.nonempty
     rows = list(split_rows(nonempty.texts[: _MAX_UNITS_ROWS + 1], sep))
-    n_levels = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    n_levels = next((i for i, row in enumerate(rows) if has_value(row)), 0)
     levels = rows[:n_levels]
     if n_levels < 2 or len(set(map(len, rows))) > 1 or any(map(are_names, levels)):
         return None
@@ -637,7 +635,7 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
     At least two rows follow, with as many fields as the header, two or more; no name is a number.
     Where all rows end with a separator, the header need not. Lines of one field may stand below.
     """
-    counts = _count_fields(lines, sep)
+    counts = count_fields(lines, sep)
     if len(counts) != len(lines):
         return 0
     n_below = len(tuple(takewhile(lambda n: n == 1, reversed(counts[-_MAX_TOTALS:]))))
@@ -669,7 +667,7 @@ def find_totals(
     """Return the lines that have a word for a time, as sums and means have.
 
     They stand at the end of a file, or now and then among its first rows. Digits in brackets may
-    be there, as in "Sums (of 720 values)".
+    be there, as in "Sums (of 720 values)". Lines of a cell that has several are none.
     """
 
     def has_digits(cell: str) -> bool:
@@ -686,13 +684,42 @@ def find_totals(
             and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
         )
 
-    rows = [line for line in lines if line.strip()]
+    # Quotes are counted from the end, as the first line may stand inside of quotes
+    n_below = accumulate((line.count('"') for line in reversed(lines)), initial=0)
+    is_inside = [n % 2 > 0 or m % 2 > 0 for n, m in pairwise(n_below)][::-1]
+    rows = [
+        line for line, inside in zip(lines, is_inside, strict=True) if line.strip() and not inside
+    ]
     totals = list(takewhile(is_total, reversed(rows[-_MAX_TOTALS:])))
     has_words = any(not any(map(str.isdigit, cell)) for i in times for cell in columns[i].sample)
     if has_words:
         among = [line for line in rows if is_total(line)]
         totals = among[::-1] if len(among) <= _MAX_TOTALS_SHARE * len(rows) else totals
     return tuple(dict.fromkeys(line.rstrip("\r\n") for line in reversed(totals)))
+
+
+def _is_sum(
+    row: Row, columns: Sequence[Column], cells: Mapping[str, Sequence[str]], marks: Marks
+) -> bool:
+    """Tell whether the last row has the sum of all above, in each column of numbers that vary.
+
+    None of these is negative, and some are above 0, so that no reading is equal by chance.
+    """
+    is_sum = False
+    for cell, column in zip(row, columns, strict=False):
+        texts, form = cells[column.name], marks.form_of(column.name)
+        if column.kind != "number" or form is None or len(set(texts)) < 2:
+            continue
+        if texts[-1] != cell or not all(map(form.is_number, texts)):
+            return False
+        plain = list(map(form.to_plain, texts))
+        *readings, total = map(float, plain)
+        half_unit = 0.5 * 10.0 ** -count_decimals(plain)
+        n_positive = sum(reading > 0 for reading in readings)
+        is_sum = abs(total - math.fsum(readings)) <= 1.01 * half_unit
+        if not is_sum or min(readings) < 0 or n_positive < _FEWEST_SUMMED:
+            return False
+    return is_sum
 
 
 def second_table(source: str, line: int, text: str) -> DataError:
@@ -708,7 +735,7 @@ def second_table(source: str, line: int, text: str) -> DataError:
 def are_names(cells: Row) -> bool:
     """Tell whether cells may be names of columns: texts that all differ, and no numbers."""
     return len(set(cells)) == len(cells) and all(
-        cell.strip() and not _is_value(cell) for cell in cells
+        cell.strip() and not is_value(cell) for cell in cells
     )
 
 
@@ -726,74 +753,7 @@ def _count_by_one(rows: Sequence[Row]) -> bool:
     return first in (0, 1) and all(int(row[0]) == first + i for i, row in enumerate(rows))
 
 
-def _is_value(cell: str) -> bool:
-    is_reading = is_number(cell, ".") or is_number(cell, ",")
-    return is_reading or is_date(cell) or is_time_of_day(cell)
-
-
-def _are_readings(cells: Sequence[str], rows: Sequence[Row]) -> bool:
-    """Tell whether cells hold a time and a number, each above another: they are a row, no names.
-
-    A month, or a number with a unit, is above cells that are written alike. Readings may be missing
-    where there is a time.
-    """
-    pairs = list(zip(cells, rows[0], strict=False))
-    times = [is_date(cell) and is_date(below) for cell, below in pairs]
-    values = [_is_value(cell) and _is_value(below) for cell, below in pairs]
-    if (sum(times) == 1 or _count_on([row[0] for row in (cells, *rows)])) and sum(values) > 1:
-        return True
-
-    columns = list(zip(cells, *rows, strict=False))
-    readings = [column for column in columns if not _are_periods(column)]
-    are_missing = all(cells[0] in MISSING for cells in readings)
-    has_readings = are_missing or any(map(_are_quantities, readings))
-    return 0 < len(readings) < len(columns) and has_readings
-
-
-def _count_on(cells: Sequence[str]) -> bool:
-    """Tell whether cells are whole numbers that all follow each other, such as years."""
-    numbers = [int(cell) for cell in cells if re.fullmatch(r"\d{1,9}", cell.strip())]
-    steps = {below - number for number, below in pairwise(numbers)}
-    return len(numbers) == len(cells) > _MIN_ROWS and steps in ({1}, {-1})
-
-
-def _are_periods(cells: Sequence[str]) -> bool:
-    """Tell whether cells are times that are all written alike."""
-    shapes = {re.sub(r"[^\W\d_]+", "a", _shape(cell)) for cell in cells}
-    return len(shapes) == 1 and _is_period(cells[0])
-
-
-def _are_quantities(cells: Sequence[str]) -> bool:
-    """Tell whether cells are numbers, all of them bare or with the same unit."""
-    shapes = {"0" if _is_value(cell) else _shape(cell) for cell in cells if cell not in MISSING}
-    return cells[0] not in MISSING and len(shapes) == 1 and shapes.pop()[:1] == "0"
-
-
-def _is_period(cell: str) -> bool:
-    """Tell whether a cell may be a date, or a month, a quarter or a week, but no number."""
-    if is_date(cell) or is_number(cell, ".") or not _PERIOD.fullmatch(cell):
-        return is_date(cell)
-    has_date_and_clock = len(re.findall(r"\d+", cell)) >= _N_PARTS
-    return has_date_and_clock or any(form.parts(cell) is not None for form in FORMS)
-
-
-def _shape(cell: str) -> str:
-    """Return a cell with a 0 for each number: cells that are written alike have the same."""
-    return re.sub(r"[-+]?\d+(?:[.,]\d+)*", "0", cell.strip())
-
-
-def _has_value(cells: Sequence[str]) -> bool:
-    return any(map(_is_value, cells))
-
-
 def _count_units_rows(rows: Sequence[Row]) -> int:
     """Return how many rows without a time or number stand above the first that has one."""
-    first = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    first = next((i for i, row in enumerate(rows) if has_value(row)), 0)
     return first if first <= _MAX_UNITS_ROWS else 0
-
-
-def _count_fields(lines: Sequence[str], sep: str) -> list[int]:
-    try:
-        return [len(row) for row in csv.reader(lines, delimiter=sep)]
-    except csv.Error:
-        return []

@@ -21,20 +21,21 @@ _B = "[ \t\u00a0\u2009\u202f]"
 """A blank: browsers write a narrow one before AM and PM."""
 _LETTERS = "[A-Za-z\u00c0-\u024f\u0400-\u04ff]"
 _MONTHS = (
-    # English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish and Norwegian,
-    # Polish, Turkish, Russian; a name is known by its beginning, and by more where that is common.
-    "jan jän ene gen sty oca янв",
-    "feb fév fev lut şub фев",
-    "mar mär mrt maa мар",
-    "apr abr avr kwi nis апр",
-    "may mai mag mei maj мая май",
-    "jun juin giu cze haz июн",
-    "jul juil lug lip tem июл",
-    "aug ago aoû aou août sie ağu авг",
-    "sep set wrz eyl сен",
-    "oct okt out ott paź eki окт",
-    "nov lis kas ноя",
-    "dec dez déc dic des gru ara дек",
+    # English, German, French, Spanish, Italian, Portuguese, Dutch, Scandinavian, Polish, Hungarian,
+    # Romanian, Slovene, Finnish, Estonian, Latvian, Turkish, Indonesian, Russian, Ukrainian and
+    # Bulgarian; a name is known by its beginning, by four letters where three are of two months.
+    "jan jän ene gen sty oca ian tam jaa янв яну січ",
+    "feb fév fev lut şub hel vee фев лют",
+    "mar mär mrz már mrt maa мар бер",
+    "apr abr avr kwi nis ápr huh апр кві",
+    "may mai mag mei maj máj tou мая май тра",
+    "jun juin giu cze haz jún jūn iun kes juun июн юни чер",
+    "jul juil lug lip tem júl jūl iul hei juul июл юли лип",
+    "aug ago aoû aou août sie ağu agu avg elo авг сер",
+    "sep set wrz eyl sze syy сен сеп вер",
+    "oct okt out ott paź eki lok окт жов",
+    "nov lis kas noi marr ноя ное лис",
+    "dec dez déc dic des gru ara det jou дек гру",
 )
 _MONTH_OF = {name: i for i, names in enumerate(_MONTHS, 1) for name in names.split()}
 _FIRST_YEAR, _PAST_YEAR = 1900, 2100

@@ -1,4 +1,4 @@
-"""Bytes to lines of text: encoding, compression, limits."""
+"""Bytes to lines of text, and these to fields: encoding, compression, limits, separator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import itertools
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, TextIO
 from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.sources.columns import has_value, is_value
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.storage.remote import is_remote
 
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+SEPARATORS = (",", ";", "\t", "|")
+_MIN_CONSISTENT_SHARE = 0.9
+"""Share of lines that blanks must divide into the same number of fields."""
+_MAX_BLANK_SEPARATED = 10_000
+"""A longer line is no table with blanks between its columns."""
+_MIN_ROWS = 3
+"""The fewest lines, header included, that blanks may divide."""
+_NUMERIC_SHARE = 0.5
+"""Share of cells between blanks that are values."""
 _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
@@ -45,12 +56,15 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
 _CODE_PAGES = {
-    "cp1251": "Cyrillic",
-    "gb18030": "Chinese",
-    "cp932": "Japanese",
-    "cp949": "Korean",
+    "cp1251": ("Cyrillic", rb"[\xc0-\xff]"),
+    "gb18030": ("Chinese", rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]"),
+    "big5": ("traditional Chinese", rb"[\xa1-\xa3\xa4-\xc6]."),
+    "cp932": ("Japanese", rb"[\x81-\x83\x88-\x97]."),
+    "cp949": ("Korean", rb"[\xa1-\xa3\xb0-\xc8][\xa1-\xfe]"),
 }
-"""Encodings that are offered for text that is not western."""
+"""Encodings that are offered for text that is not western, and the bytes of common letters."""
+_COMMON_SHARE = 0.8
+"""Share of common letters in text that is of such a language."""
 _BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
@@ -212,6 +226,77 @@ def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Itera
     return csv.reader(lines, delimiter=sep, strict=strict)
 
 
+def infer_separator(lines: Sequence[str]) -> str:
+    """Return the separator that gives every line as many fields as the header, and the most.
+
+    Where none does, it is blanks if they divide each line into as many dates and numbers.
+    """
+
+    def merit(sep: str) -> tuple[bool, int]:
+        try:
+            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        except csv.Error:  # with another separator a very wide row is one field, which is too long
+            return False, 0
+        is_consistent = counts[0] > 1 and len(set(counts)) == 1
+        return is_consistent, counts[0]
+
+    merits = {sep: merit(sep) for sep in SEPARATORS}
+    best = max(SEPARATORS, key=lambda sep: merits[sep])
+    is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
+    if not is_consistent and _are_quoted_between_blanks(lines):
+        return " "
+    return WHITESPACE if not is_consistent and are_blank_separated(lines) else best
+
+
+def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
+    """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
+    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
+        return False
+    header, *counts = count_fields([line.rstrip() for line in lines], " ") or [0]
+    return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
+
+
+def _hold_two_numbers(lines: Sequence[str]) -> bool:
+    """Tell whether cells between tabs hold two numbers each, as their names share a cell.
+
+    1 234 is one number.
+    """
+    header, *rows = split_rows(lines, "\t")
+    pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
+    return any(
+        len(name.split()) > 1 and all(i < len(row) and pair.fullmatch(row[i]) for row in rows)
+        for i, name in enumerate(header)
+    )
+
+
+def are_blank_separated(lines: Sequence[str]) -> bool:
+    """Tell whether lines are names, and below them dates and numbers with blanks between them."""
+    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
+        return False
+    header, *rows = split_rows(lines, WHITESPACE)
+    if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
+        return False  # else they are units, below names that begin so, too
+    header = header[1:] if header[:1] == ["#"] else header
+    n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
+    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
+        return False
+    if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
+        return False
+
+    cells = [cell for row in rows for cell in row]
+    n_values = sum(map(is_value, cells))
+    n_valued = sum(map(has_value, rows))
+    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
+
+
+def count_fields(lines: Sequence[str], sep: str) -> list[int]:
+    """Return the number of fields of each row; none where a field is too long."""
+    try:
+        return [len(row) for row in csv.reader(lines, delimiter=sep)]
+    except csv.Error:
+        return []
+
+
 def align(cells: list[str], names: Sequence[str]) -> list[str]:
     """Return a row with as many cells as names where they differ by an empty one at the end."""
     if len(cells) == len(names) + 1 and not cells[-1].strip():
@@ -308,16 +393,18 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         if is_western and _FOREIGN_WORD.search(head.decode("cp1252")) is None:
             listener(WarningEvent("encoding", f"{name} is not UTF-8 (line {line}), read as cp1252"))
             return "cp1252"
+        printable = [page for page in _CODE_PAGES if _is_printable(head, page)]
+        likely = [page for page in printable if _has_common_letters(head, page)]
         raise DataError(
             f"byte {head[error.start]:#04x} is not UTF-8 text",
             code="encoding",
             location=Location(name, line=line),
             proposals=[
-                Proposal(("--encoding", name), f"if the text is {script}")
-                for name, script in _CODE_PAGES.items()
-                if _is_printable(head, name)
+                Proposal(("--encoding", page), f"if the text is {_CODE_PAGES[page][0]}")
+                for page in likely or printable
             ],
-            hint="give the encoding of the file",
+            hint="give the encoding of the file"
+            + f", likely --encoding {' or '.join(likely)}" * bool(likely),
         ) from error
     return "utf-8"
 
@@ -329,6 +416,14 @@ def _is_printable(head: bytes, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return all(char.isprintable() or char in "\r\n\t" for char in set(text))
+
+
+def _has_common_letters(head: bytes, encoding: str) -> bool:
+    """Tell whether most letters outside of ASCII are common in the language of an encoding."""
+    text = codecs.getincrementaldecoder(encoding)().decode(head)
+    letters = [char.encode(encoding) for char in text if not char.isascii()]
+    is_common = re.compile(_CODE_PAGES[encoding][1], re.DOTALL).fullmatch
+    return sum(map(bool, map(is_common, letters))) >= _COMMON_SHARE * len(letters)
 
 
 def _zero_bytes(head: bytes, name: str) -> DataError:

@@ -236,11 +236,16 @@ def column_roles(
             role = "not used"
 
         reason = reasons.get(name) or _KIND_LABELS.get(column.kind, column.kind)
-        if role == "not used" and not name:
+        if role == "not used" and not name.strip():
             reason = "an index without a name"
         return ColumnRole(name, role, "named by the user" if name in explicit else reason)
 
-    return tuple(role_of(c) for c in columns if not (is_joined and c.name == schema.series))
+    return tuple(
+        role_of(column)
+        for column in columns
+        if not (is_joined and column.name == schema.series)
+        and (column.name.strip() or column.kind != "empty")
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.columns import Column, may_be_years, unit_of
+from rnnforecast.sources.columns import Column, are_mostly, may_be_years, unit_of
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
@@ -44,6 +44,8 @@ from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
+_FEWEST_DIGITS = 2
+"""Digits of any time, such as of 21-Jan."""
 _N_LISTED, _N_SIMILAR = 20, 3
 _MOST_ELAPSED = 100
 """Steps after 0 at which a count of the time may begin."""
@@ -279,7 +281,7 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
             code="time-unit",
             location=Location(source.name, column=time.name),
             proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
-            hint="choose the timestamp column, or give the format of its timestamps",
+            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
         )
     if unit is None:
         example = f", such as {time.sample[0]!r}" if time.sample else ""
@@ -288,7 +290,7 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
             code="not-a-time",
             location=Location(source.name, column=time.name),
             proposals=_other_times(source.columns, time),
-            hint="choose the timestamp column, or give the format of its timestamps",
+            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
         )
     return unit
 
@@ -396,7 +398,7 @@ def infer_schema(
         for c in unused
         if c.kind != "empty"
     }
-    empty = [c.name for c in unused if c.kind == "empty"]
+    empty = list({c.name if c.name.strip() else "": c for c in unused if c.kind == "empty"})
     note_roles(source.name, time.name, series, targets, listener)
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
@@ -538,13 +540,26 @@ def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
         return min(times, key=rank), ""
 
     names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
+    texts = [c for c in source.columns if c.kind == "text" and are_mostly(_has_digits, c.sample)]
+    format_hint = ""
+    if texts:
+        time = max(texts, key=lambda column: len(set(column.sample)))
+        format_hint = (
+            f"; if {time.name!r} is the time, such as {time.sample[0]!r}, give --time and "
+            "--time-format, such as '%d/%m/%Y %H:%M'"
+        )
     raise DataError(
         f"no timestamp column found in {source.name}",
         code="no-time-column",
         location=Location(source.name),
         proposals=_other_times(source.columns),
-        hint=f"its columns are {names}",
+        hint=f"its columns are {names}{format_hint}",
     )
+
+
+def _has_digits(text: str) -> bool:
+    """Tell whether a text has as many digits as any time, which a name of a sensor may lack."""
+    return sum(map(str.isdigit, text)) >= _FEWEST_DIGITS
 
 
 def _choose_of_times(

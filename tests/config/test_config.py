@@ -259,6 +259,17 @@ def test_the_parts_that_are_held_out_leave_something_to_learn_from() -> None:
     assert "validation + test" in error.message
 
 
+@pytest.mark.parametrize("text", ["", "%", "%Q", "%Y %Y", "%G-%V", "KW %V/%G", "%G-%m-%d"])
+def test_a_format_that_no_time_can_have_is_refused(text: str) -> None:
+    error = refused(lambda: DataConfig(time="week", time_format=text))
+    assert "--time-format" in error.message
+
+
+@pytest.mark.parametrize("text", ["%G-W%V-%u", "%d.%m.%Y %H:%M:%S.%f%z", "%j %Y %%", "%I %p %b"])
+def test_a_format_that_times_can_have_is_accepted(text: str) -> None:
+    assert DataConfig(time="t", time_format=text).time_format == text
+
+
 @pytest.mark.parametrize(
     ("cls", "field", "choices"),
     [

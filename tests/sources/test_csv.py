@@ -110,6 +110,7 @@ def test_western_text_that_is_not_utf_8_is_read_as_cp1252_and_said(tmp_path):
         ("温度传感器", "gbk"),
         ("温度センサ", "shift_jis"),
         ("기온센서", "euc_kr"),
+        ("溫度感測器", "big5"),
     ],
 )
 def test_other_text_that_is_not_utf_8_names_its_line_and_a_fix_that_works(tmp_path, name, encoding):
@@ -121,6 +122,24 @@ def test_other_text_that_is_not_utf_8_names_its_line_and_a_fix_that_works(tmp_pa
     assert "0x" in error.message
     options = {**pasted(error.advice), "encoding": encoding}
     assert read(path, **options).schema.targets == (name,)
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "likely"),
+    [
+        ("気温センサー", "cp932", "cp932"),
+        ("日時，１２", "cp932", "cp932"),
+        ("溫度感測器", "big5", "big5"),
+        ("温度传感器", "gbk", "gb18030 or big5 or cp949"),
+        ("Температура", "cp1251", "cp1251"),
+    ],
+)
+def test_an_encoding_is_named_by_the_common_letters_of_its_language(
+    tmp_path, name, encoding, likely
+):
+    path = write(tmp_path / "x.csv", f"timestamp,{name}", *hourly(1, 2, 3), encoding=encoding)
+
+    assert failure(path).advice.endswith(f"likely --encoding {likely}")
 
 
 def test_names_that_stand_twice_are_an_error(tmp_path):

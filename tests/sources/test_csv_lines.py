@@ -146,6 +146,52 @@ def test_rows_are_never_lost_in_a_quote_that_is_not_closed(tmp_path, rest):
     assert (type(error), error.code, error.location.line) == (DataError, "unclosed-quote", 8)
 
 
+NOTED = [line + "," for line in hourly(*range(30))]
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 9])
+@pytest.mark.parametrize("odd", ["", '1,5" pipe'])
+def test_a_quote_that_another_row_closes_is_an_error(tmp_path, n_rows, odd):
+    lines = ["timestamp,temp,note", *NOTED]
+    lines[12] += '"start'
+    lines[12 + n_rows] += 'end"'
+    lines[25] = lines[25].partition(",")[0] + "," + odd if odd else lines[25]
+
+    error = failure(write(tmp_path / "x.csv", *lines))
+
+    assert (error.code, error.location.line) == ("unclosed-quote", 13)
+    assert f"line 13 to {13 + n_rows} " in error.message
+
+
+def test_a_quote_in_the_middle_of_a_row_swallows_no_rows(tmp_path):
+    lines = ["timestamp,note,temp", *(line.replace(",", ",ok,") for line in hourly(*range(30)))]
+    lines[12] = lines[12].replace("ok", '"start')
+    lines[15] = lines[15].replace("ok", 'end"')
+
+    assert failure(write(tmp_path / "x.csv", *lines)).location.line == 13
+
+
+@pytest.mark.parametrize(
+    "note",
+    ["a\nb, c, d", "checked, 5, ok\n2024-01-01 03:00", "filter\n2024-01-01, new, large\n1, 2, 3"],
+)
+def test_a_note_of_several_lines_is_no_row(tmp_path, note):
+    lines = ["timestamp,temp,note", *(f'{line}"{note}"' for line in NOTED)]
+
+    assert read(write(tmp_path / "x.csv", *lines)).panel.lengths[0] == 30
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_the_last_line_of_a_note_is_no_total(tmp_path, quote):
+    rows = (line.split(",") for line in hourly(*range(30)))
+    lines = [f'{quote}{time}{quote},"one\ntwo, three",{value}' for time, value in rows]
+    totals = "Total,,435"
+
+    for last in ((), (totals,)):
+        panel = read(write(tmp_path / "x.csv", "time,note,temp", *lines, *last)).panel
+        assert panel.lengths[0] == 30
+
+
 def test_a_lone_quote_inside_of_a_field_is_a_sign_like_others(tmp_path):
     lines = [HEADER + ",note", *hourly('1,5" pipe', '2,"a ""b"""', "3,c")]
 
@@ -162,3 +208,44 @@ def test_a_very_wide_table_is_read(tmp_path):
     assert panel.n_series == width
     expected = np.arange(width)[:, None] + np.arange(n)
     np.testing.assert_array_equal(panel.target.reshape(width, n), expected)
+
+
+SUMMED = [round(20 + (7 * i) % 11 + i % 10 / 10, 1) for i in range(30)]
+
+
+@pytest.mark.parametrize("sensors", [1, 2])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_a_last_row_with_the_sum_of_all_above_is_a_total(tmp_path, sensors, decimal):
+    values = [*SUMMED, round(sum(SUMMED), 1)]
+    rows = [";".join([f"{value}".replace(".", decimal)] * sensors) for value in values]
+    lines = [line.replace(",", ";", 1) for line in hourly(*rows)]
+    path = write(tmp_path / "x.csv", "time;" + ";".join("ab"[:sensors]), *lines)
+
+    result = read(path)
+
+    assert result.panel.lengths[0] == 30
+    assert lines[-1] in result.warnings["totals"].message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [*SUMMED, round(sum(SUMMED), 1) + 0.2],
+        [*SUMMED[:10], round(sum(SUMMED[:10]), 1)],
+        [*[0] * 20, 5, *[0] * 9, 5],
+        [*[1, -1] * 15, 3, 3],
+    ],
+    ids=["not the sum", "few", "zeros", "negative"],
+)
+def test_a_last_row_that_may_be_a_reading_stays(tmp_path, values):
+    result = read(write(tmp_path / "x.csv", "time,flow", *hourly(*values)))
+
+    assert result.panel.lengths[0] == len(values)
+    assert "totals" not in result.warnings
+
+
+def test_a_last_row_that_is_the_sum_of_one_of_two_sensors_stays(tmp_path):
+    values = [*SUMMED, round(sum(SUMMED), 1)]
+    rows = hourly(*(f"{value},{value % 7:.1f}" for value in values))
+
+    assert read(write(tmp_path / "x.csv", "time,a,b", *rows)).panel.lengths[0] == 31

@@ -322,3 +322,105 @@ def test_a_file_that_is_opened_again_says_the_same_and_a_changed_one_is_looked_a
     assert opened(valid_range=("temp=0:9",), max_gap="3") == first
     write(path, HEADER, *hourly(*range(30)), "Total,436", "Total,9")
     assert opened() != first
+
+
+LEVELS = [f"{20 + (5 * i) % 13}.{i % 10}" for i in range(30)]
+READINGS = hourly(*(f"{level},{40 + (7 * i) % 11}.5" for i, level in enumerate(LEVELS)))
+
+
+def offered(error):
+    options = pasted(error.advice)
+    return {**options, "skip_rows": int(options["skip_rows"])}
+
+
+@pytest.mark.parametrize("header", ["time,temp,", "time,,hum", "time,,"])
+def test_a_column_of_readings_without_a_name_asks_for_it(tmp_path, header):
+    error = failure(write(tmp_path / "x.csv", header, *READINGS))
+
+    assert error.code == "unnamed-column"
+    assert len(read(tmp_path / "x.csv", **offered(error)).panel.names) == 2
+
+
+def test_a_sensor_without_a_name_can_be_named(tmp_path):
+    path = write(tmp_path / "x.csv", "time,temp,", *READINGS)
+
+    error = failure(path)
+
+    assert (error.code, error.location.line) == ("unnamed-column", 1)
+    assert read(path, **offered(error)).panel.names == ("temp", "column3")
+
+
+def test_names_are_not_shifted_where_that_of_the_time_is_missing(tmp_path):
+    path = write(tmp_path / "x.csv", "cpu,mem,", *READINGS)
+
+    panel = read(path, **offered(failure(path))).panel
+
+    assert panel.names == ("cpu", "mem")
+    assert panel.of(0).tolist() == pytest.approx(list(map(float, LEVELS)))
+
+
+def test_decimals_behind_a_comma_are_no_sensor(tmp_path):
+    rows = hourly(*(f"{i},{i * i * 7 % 100:02}" for i in range(30)))
+
+    error = failure(write(tmp_path / "x.csv", "time,temp,", *rows))
+
+    assert (error.code, error.proposals) == ("unnamed-column", ())
+    assert "decimal" in error.hint
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        range(30),
+        range(5, 65, 2),
+        [*range(15), *range(15)],
+        [i // 2 for i in range(30)],
+        [7 * i % 30 + i // 7 % 2 * 30 for i in range(30)],
+    ],
+    ids=["by one", "by two", "again", "twice", "out of order"],
+)
+def test_a_count_without_a_name_is_not_used(tmp_path, counts):
+    rows = [f"{n},{line}" for n, line in zip(counts, READINGS, strict=True)]
+
+    assert read(write(tmp_path / "x.csv", ",time,temp,hum", *rows)).panel.names == ("temp", "hum")
+
+
+def test_totals_of_a_meter_without_a_name_are_no_count(tmp_path):
+    rows = [f"{line},{1200 + 5 * i + i * i % 7}" for i, line in enumerate(READINGS)]
+
+    error = failure(write(tmp_path / "x.csv", "time,temp,hum,", *rows))
+
+    assert error.code == "unnamed-column"
+
+
+def test_a_column_without_a_name_that_repeats_another_is_not_used(tmp_path):
+    rows = [f"{line},{line.rpartition(',')[2]}" for line in READINGS]
+
+    assert "temp" in read(write(tmp_path / "x.csv", "time,temp,hum,", *rows)).panel.names
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_columns_with_neither_a_name_nor_a_value_are_none(tmp_path, index):
+    rows = [f"{i}," * index + f"{line},,," for i, line in enumerate(READINGS)]
+
+    result = read(write(tmp_path / "x.csv", "," * index + "time,temp,hum,,,", *rows))
+
+    assert result.panel.names == ("temp", "hum")
+    assert result.warnings["empty-column"].count == 1
+
+
+def test_a_preamble_with_as_many_separators_as_the_table_is_skipped(tmp_path):
+    above = [*(f"Name {i}: x,," for i in range(12)), ",,"]
+    path = write(tmp_path / "x.csv", *above, "time,temp,hum", *READINGS)
+
+    assert offered(failure(path)) == {"skip_rows": 13}
+
+
+def test_a_first_line_of_readings_some_of_which_are_missing_is_no_header(tmp_path):
+    rows = [f"{1_700_000_000 + 60 * i},nan,{i}.5,nan" for i in range(30)]
+    path = write(tmp_path / "x.csv", *rows)
+
+    options = pasted(failure(path).advice)
+
+    assert options["no_header"]
+    assert read(path, **options).panel.lengths[0] == 30

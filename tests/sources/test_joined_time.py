@@ -801,3 +801,20 @@ def test_sensors_of_each_hour_are_no_parts_of_it(tmp_path, kind):
         ]
         result = read(write(tmp_path / "x.csv", "time,depth,v", *lines))
         assert (result.schema.time, result.schema.series) == ("time", "depth")
+
+
+@pytest.mark.parametrize("date", ["%d/%m/%Y", "%Y-%m-%d"])
+def test_hours_with_points_between_their_parts_are_a_time_of_day(tmp_path, date):
+    stamps = pd.date_range("2024-03-10 18:00", periods=200, freq="h")
+    rows = [f"{stamp:{date}};{stamp:%H.%M.%S};{i}" for i, stamp in enumerate(stamps)]
+
+    panel = read(write(tmp_path / "x.csv", "Date;Time;flow", *rows)).panel
+
+    assert (panel.step_us, int(panel.lengths[0])) == (3600 * 10**6, 200)
+
+
+def test_dates_with_points_between_their_parts_are_no_time_of_day(tmp_path):
+    stamps = pd.date_range("1996-03-10", periods=200, freq="D")
+    rows = [f"{stamp:%d.%m.%y};{i}" for i, stamp in enumerate(stamps)]
+
+    assert read(write(tmp_path / "x.csv", "Date;flow", *rows)).panel.step_us == 86_400 * 10**6

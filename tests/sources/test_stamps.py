@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.sources.columns import infer_epoch_unit, is_date
-from rnnforecast.sources.stamps import choose_form, infer_forms, month_of, weak_form
+from rnnforecast.sources.stamps import _MONTHS, choose_form, infer_forms, month_of, weak_form
 from tests.data.tables import failure, few, read, start_of, write
 
 START = dt.datetime(2024, 1, 13)
@@ -172,6 +172,7 @@ def test_midnight_may_be_written_as_a_date_alone(tmp_path, form):
 
 NAMES = {
     "de": "Jan. Feb. März Apr. Mai Juni Juli Aug. Sept. Okt. Nov. Dez.",
+    "de in spreadsheets": "Jan Feb Mrz Apr Mai Jun Jul Aug Sep Okt Nov Dez",
     "de at": "Jänner Februar März April Mai Juni Juli August September Oktober November Dezember",
     "fr": "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
     "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre "
@@ -183,6 +184,15 @@ NAMES = {
     "pl": "sty lut mar kwi maj cze lip sie wrz paź lis gru",
     "sv": "januari februari mars april maj juni juli augusti september oktober november december",
     "tr": "Oca Şub Mar Nis May Haz Tem Ağu Eyl Eki Kas Ara",
+    "fi": "tammi helmi maalis huhti touko kesä heinä elo syys loka marras joulu",
+    "hu": "jan. febr. márc. ápr. máj. jún. júl. aug. szept. okt. nov. dec.",
+    "ro": "ian. feb. mar. apr. mai iun. iul. aug. sept. oct. nov. dec.",
+    "sl": "jan. feb. mar. apr. maj jun. jul. avg. sep. okt. nov. dec.",
+    "et": "jaan veebr märts apr mai juuni juuli aug sept okt nov dets",
+    "lv": "janv. febr. marts apr. maijs jūn. jūl. aug. sept. okt. nov. dec.",
+    "id": "Jan Feb Mar Apr Mei Jun Jul Agu Sep Okt Nov Des",
+    "uk": "січ. лют. бер. квіт. трав. черв. лип. серп. вер. жовт. лист. груд.",
+    "bg": "яну фев март апр май юни юли авг сеп окт ное дек",
 }
 
 
@@ -198,6 +208,11 @@ def test_stamps_with_foreign_months_are_read(tmp_path, text):
     moments = hours(400, step_s=86_400)
     stamps = [text.format(d=m.day, b=names[m.month - 1], y=m.year, t="13:05") for m in moments]
     assert read(stamped(tmp_path, stamps)).panel.target.tolist() == list(range(400))
+
+
+def test_each_beginning_of_a_name_is_of_one_month():
+    names = " ".join(_MONTHS).split()
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("text", ["P7", "sensor 12", "1.2.3", "12:30", "2024-013", "7 bar"])

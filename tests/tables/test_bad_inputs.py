@@ -60,6 +60,24 @@ def test_without_a_time_column_the_columns_are_listed(tmp_path):
     assert "'level'" in error.advice
 
 
+def test_without_a_time_column_the_options_for_another_format_are_named(tmp_path):
+    lines = [f"S10,2024.03.{day:02} 00-30-00,{day}" for day in range(1, 20)]
+    path = write(tmp_path / "x.csv", "sensor,at,flow", *lines)
+
+    advice = failure(path).advice
+
+    assert "if 'at' is the time, such as '2024.03.01 00-30-00'" in advice
+    assert "--time and --time-format" in advice
+    options = {"time": "at", "time_format": "%Y.%m.%d %H-%M-%S"}
+    assert read(path, target=("flow",), **options).panel.lengths[0] == 19
+
+
+def test_a_column_of_names_is_not_offered_as_the_time(tmp_path):
+    lines = [f"S{i},{i}.5" for i in range(4)]
+
+    assert "--time" not in failure(write(tmp_path / "x.csv", "sensor,flow", *lines)).advice
+
+
 def test_a_numeric_time_column_of_any_name_works_once_it_is_named(tmp_path):
     lines = [f"{1_704_067_200 + 600 * i},{i}" for i in range(4)]
     path = write(tmp_path / "epoch.csv", "clock,flow", *lines)
