@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import time_zone
+from rnnforecast.data.axis import WALL_CLOCK, TimeAxis, time_zone
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, count_decimals
@@ -173,6 +173,8 @@ class TimestampReader:
     clamps_leap_seconds: bool
     sample: tuple[str, ...] = ()
     """The first stamps, as text."""
+    midnight_ends_day: bool = False
+    """Whether 00:00 is the end of its date, as 24:00 is."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     offsets: dict[int, list[Integers]] = field(default_factory=dict)
@@ -189,8 +191,9 @@ class TimestampReader:
             _check_zone_names(column, source.name)
         parser = TimestampParser(zone.is_aware, config.time_format)
         clamps = config.leap_second == "clamp"
-        sample = column.sample
-        return cls(source, schema, zone, column.is_typed, parser, config.years, clamps, sample)
+        ends, stamps = config.midnight == "end", column.sample
+        is_typed = column.is_typed
+        return cls(source, schema, zone, is_typed, parser, config.years, clamps, stamps, ends)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -229,6 +232,14 @@ class TimestampReader:
             times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
         else:
             times = self._parse_texts(array, n_before)
+
+        if self.midnight_ends_day and not self.repairs["hour-24"]:
+            clock = (
+                TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
+                if self.zone.is_aware
+                else times
+            )
+            times = np.where(clock % _DAY_US == 0, times + _DAY_US, times)
 
         begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
         is_outside = (times < begin_us) | (times >= end_us)
