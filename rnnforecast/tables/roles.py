@@ -262,7 +262,10 @@ def _keys_of_single_times(
 
         unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
         named = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
-        by_name = [p for p in named if p.levels >= _LEVELS_APART or p.n_runs > p.n_series]
+        # units that follow each other are apart, too, and `unit` is the name of machines as well
+        no_units = [p for p in named if not any(evidence.columns[n].may_be_unit for n in p.key)]
+        by_name = [p for p in named if p.n_runs > p.n_series]
+        by_name += [p for p in no_units if p.levels >= _LEVELS_APART and p not in by_name]
         if by_name:
             return [KeyReading(by_name[0].key, "each value may be a sensor, also by its name")]
         if unsure:

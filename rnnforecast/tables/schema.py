@@ -437,15 +437,17 @@ def check_units(
     """Raise `DataError` where a column tells that the readings of one series have several units.
 
     Units of different quantities may name the series; those of one, such as W and kW, may do so
-    only where both come at a time. Columns that the user has `named` are not looked at.
+    only where both come at a time, and so may those that follow each other. Columns that the user
+    has `named` are not looked at.
     """
     for name, column in evidence.columns.items():
         units = column.quantities
-        if not units or name in named:
+        are_in_turn = column.may_be_unit and evidence.is_successive(column)
+        if not (units or are_in_turn) or name in named:
             continue
 
         remaining = [part for part in dict.fromkeys(key) if part != name]
-        if name in key:
+        if name in key and not are_in_turn:
             is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
             if is_needed or len(set(units)) == len(units):
                 continue

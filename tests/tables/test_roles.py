@@ -554,6 +554,31 @@ def test_readings_of_one_series_in_several_units_are_asked_about(name, column):
     assert len(fixed(sensors, error).panel.names) == 4
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "factor"),
+    [("L", "m3", 0.001), ("ppm", "ppb", 1000.0), ("Liter", "Kubikmeter", 0.001), ("7", "8", 9.0)],
+)
+def test_a_unit_that_follows_another_one_is_asked_about(first, second, factor):
+    units = np.repeat([first, second], N // 2)
+    table = pd.DataFrame({"when": HOURS, "v": wave(N) + 50, "unit": units})
+    table["unit"] = table["unit"].map("unit {}".format) if first == "7" else table["unit"]
+    table.loc[N // 2 :, "v"] *= factor
+
+    error = failure(table)
+
+    assert (error.code, offered(error)) == (
+        "mixed-units",
+        [("--series", "unit"), ("--past", "unit")],
+    )
+
+
+def test_units_that_come_together_or_in_turn_may_name_the_series():
+    frame = in_turn(["unit 1", "unit 2"], [21, 1013]).rename(columns={"x": "unit"})
+    assert read(frame).panel.names == ("unit 1", "unit 2")
+    both = pd.concat([pd.DataFrame({"when": HOURS, "v": wave(N), "unit": u}) for u in ("l", "m3")])
+    assert read(both).panel.names == ("l", "m3")
+
+
 @pytest.mark.parametrize("values", ["TF", "AV", ["on/off", "n/a"], ["long", "short"]])
 def test_letters_and_other_texts_are_no_units(values):
     texts = np.array(list(values))[np.arange(N) // 7 % 2]
