@@ -44,6 +44,8 @@ from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
+_MANY_VALUES = 24
+"""As many readings, of as many values, are not the same by chance."""
 _N_LISTED, _N_SIMILAR = 20, 3
 _MOST_ELAPSED = 100
 """Steps after 0 at which a count of the time may begin."""
@@ -376,6 +378,7 @@ def infer_schema(
         is_needed = len(targets) == 1 or any(column.is_series for column in source.columns)
         series, key = (series, key) if is_needed or config.static else (None, ())
     _check_targets(source, targets, explicit=bool(config.target))
+    _check_routes(source, evidence, tuple(dict.fromkeys(key)), targets, config, listener)
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
 
@@ -636,6 +639,51 @@ def _infer_series(
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,
     )
+
+
+def _check_routes(
+    source: Source,
+    evidence: Evidence,
+    key: Sequence[str],
+    readings: Sequence[str],
+    config: DataConfig,
+    listener: Listener,
+) -> None:
+    """Raise `DataError` where series that differ in one part of their key have the same readings.
+
+    They came by several routes, such as the gateways that hear a device. Where some of the
+    readings are the same, or the key has one column, that is noted. A few values may be equal by
+    chance.
+    """
+    if config.series is not None or config.id_from_columns or not evidence.repeats_times:
+        return
+    columns = [evidence.columns[name] for name in readings if name in evidence.columns]
+    columns = [column for column in columns if column.n_values >= _MANY_VALUES]
+    same: dict[str, list[str]] = {}
+    for name in key:
+        remaining = [part for part in key if part != name]
+        moments = pair_codes(evidence.key_codes(remaining), evidence.time_codes)
+        n_moments = count_codes(moments)
+        if evidence.n_rows - n_moments >= max(_MANY_VALUES, _RARELY * evidence.n_rows):
+            pairs = ((c.column.name, pair_codes(moments, c.codes)) for c in columns)
+            same[name] = [column for column, pair in pairs if count_codes(pair) == n_moments]
+    names = [name for name in same if len(same[name]) == len(readings)]
+    if names and len(key) > 1:
+        keys = [",".join(part for part in key if part != name) for name in names]
+        raise DataError(
+            f"the readings are the same for each {names[0]!r} at all times",
+            code="ambiguous-roles",
+            location=Location(source.name, column=names[0]),
+            proposals=[
+                *(Proposal(("--series", parts), "to use each of them once") for parts in keys),
+                Proposal(("--series", ",".join(key)), "if each combination is a separate sensor"),
+            ],
+        )
+
+    for name in names if len(key) == 1 else same:
+        if same[name]:
+            listed = join_names(same[name], 5)
+            listener(Notice(f"the same for each {name!r} at all times: {listed}"))
 
 
 def _covariates(

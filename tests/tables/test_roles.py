@@ -529,6 +529,46 @@ def test_of_columns_that_name_the_same_series_units_come_last():
     assert reason(result, "measure") == "units of measurement"
 
 
+def heard_by(gateways: str, n_devices: int) -> pd.DataFrame:
+    """Make a table of devices whose readings come by way of some gateways each."""
+    rng = np.random.default_rng(1)
+    parts = [
+        pd.DataFrame({"when": HOURS, "device": f"d{d}", "gateway": g, "v": wave(N).round(3) + d})
+        for d in range(n_devices)
+        for g in gateways
+    ]
+    return pd.concat([part[rng.random(N) < 0.7] for part in parts]).sort_values("when")
+
+
+def test_readings_that_come_by_several_routes_are_asked_about():
+    table = heard_by("xyz", 2)
+
+    error = failure(table)
+
+    assert error.code == "ambiguous-roles" and "'gateway'" in error.message
+    assert offered(error) == [("--series", "device"), ("--series", "device,gateway")]
+    assert fixed(table, error).panel.names == ("d0", "d1")
+    assert len(fixed(table, error, 1).panel.names) == 6
+
+
+def test_series_of_different_readings_are_no_routes():
+    table = heard_by("xyz", 2)
+    signals = table.assign(signal=np.random.default_rng(2).normal(size=len(table)))
+    result = read(signals)
+    assert "the same for each 'gateway' at all times: v" in result.notes
+    assert len(result.panel.names) == 12
+    table["v"] += np.random.default_rng(2).normal(size=len(table))
+    assert len(read(table).panel.names) == 6
+    levels = heard_by("xyz", 2).assign(v=lambda t: t.v > 20)  # equal by chance
+    assert "the same for" not in read(levels.assign(v=levels.v * 1.0)).notes
+
+
+def test_series_that_are_the_same_are_noted():
+    result = read(heard_by("xy", 1).drop(columns="device"))
+    assert set(result.panel.names) == {"x", "y"}
+    assert "the same for each 'gateway' at all times: v" in result.notes
+
+
 UNITS = {
     "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
     "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
