@@ -569,6 +569,21 @@ def test_series_that_are_the_same_are_noted():
     assert "the same for each 'gateway' at all times: v" in result.notes
 
 
+def test_of_two_keys_that_are_as_likely_the_name_chooses_none():
+    half = np.arange(N) < N // 2
+    rooms = {"r1": np.where(half, "S1", "S2"), "r2": np.where(half, "S2", "S1")}
+    parts = [
+        pd.DataFrame({"when": HOURS, "room": room, "sensor": sensors, "v": wave(N) + i / 3})
+        for i, (room, sensors) in enumerate(rooms.items())
+    ]
+    table = pd.concat(parts)
+
+    error = failure(table)
+
+    assert offered(error) == [("--series", "sensor"), ("--series", "room")]
+    assert read(table.assign(sensor="S" + table.room)).panel.names == ("Sr1", "Sr2")
+
+
 UNITS = {
     "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
     "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
