@@ -544,21 +544,26 @@ def _propose_zones(
 
 
 def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:
-    """Return the step of the rows that hold a reading where it is longer than that of all rows.
+    """Return the step of the rows that hold a reading where all rows have another one, or none.
 
     So a sensor that is read rarely among others is read at its own step where it is the only
-    target. None where covariates fill the other rows, where steps differ, and in long tables.
+    target, and a logger whose events have rows at any time is read as its readings are. None where
+    covariates fill the rows between, where steps differ, and in long tables.
     """
     schema = context.schema
     if schema.series is not None or schema.covariates or rows.n_future_rows:
         return None
     seen = [rows.has_reading(i) for i in range(len(rows.times))]
     n_seen = sum(map(np.count_nonzero, seen))
-    if not 1 < n_seen < _MAX_SEEN_SHARE * rows.n_rows:
+    if not 1 < n_seen < rows.n_rows:
         return None
 
     times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
     lengths = np.diff(np.sort(times))
+    if n_seen >= _MAX_SEEN_SHARE * rows.n_rows:
+        is_on_grid = not (lengths % step_us).any()
+        are_events = any(((chunk - times[0]) % step_us).any() for chunk in rows.times)
+        return step_us if is_on_grid and are_events else None
     steps = StepCounts.of(lengths[lengths > 0])
     if not steps.total:
         return None

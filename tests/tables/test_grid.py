@@ -219,6 +219,14 @@ def test_midnights_with_the_date_of_the_day_before_are_asked_about(step_h, order
     assert read(data, midnight="start").panel.start[0] == START_US
 
 
+def test_rows_without_readings_off_the_grid_are_no_steps():
+    times = [*(np.arange(60) * 16 * MINUTE_US), 59 * 16 * MINUTE_US + 191_000_000]
+    readings = [*np.arange(40.0), np.nan, *np.arange(41, 60.0), np.nan]
+    panel = read(table(times, readings)).panel
+    assert (panel.step_us, panel.lengths[0]) == (16 * MINUTE_US, 60)
+    assert failure(table(times, [*np.arange(60.0), 7])).code == "irregular"
+
+
 def test_a_single_midnight_with_the_date_of_the_day_before_is_said():
     steps = np.concatenate([np.arange(1, 144), [0], np.arange(145, 240)])
     warned = read(table(steps * 10 * MINUTE_US)).warnings["time-goes-back"]
