@@ -361,7 +361,9 @@ def infer_schema(
         counted = _COUNTED.get(unit) or f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
         listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
-    evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
+    evidence, series, series_reason = infer_key(
+        source, config, time, unit, all_rows=all_rows, listener=listener
+    )
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and numbers that are no readings
@@ -400,7 +402,13 @@ def infer_schema(
 
 
 def infer_key(
-    source: Source, config: DataConfig, time: Column, unit: str | None, *, all_rows: bool
+    source: Source,
+    config: DataConfig,
+    time: Column,
+    unit: str | None,
+    *,
+    all_rows: bool,
+    listener: Listener,
 ) -> tuple[Evidence, str | None, str]:
     """Return the evidence of columns that may be a key, the columns that name the series, and why.
 
@@ -414,7 +422,7 @@ def infer_key(
     check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
     evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
     if unit is None and not reader.zone.is_aware and config.tz is None:
-        _check_zone_column(source, evidence)
+        _check_zone_column(source, evidence, listener)
     if config.series is not None or config.id_from_columns:
         return evidence, config.series, ""
 
@@ -587,13 +595,19 @@ def _readings_of_times(
     return options if all(options.values()) else dict.fromkeys(names, ())
 
 
-def _check_zone_column(source: Source, evidence: Evidence) -> None:
-    """Raise `DataError` where a column names several zones, or clocks, of stamps without one."""
+def _check_zone_column(source: Source, evidence: Evidence, listener: Listener) -> None:
+    """Raise `DataError` where a column names several zones, or clocks, of stamps without one.
+
+    Where each series has its own, that is a warning.
+    """
     for name, column in evidence.columns.items():
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
 
         if evidence.comes_together(column):  # each series has its own zone
+            message = f"{name!r} names several time zones, but the timestamps of each series are "
+            message += "read as its clock shows them; to convert them, write their UTC offsets"
+            listener(WarningEvent("zones-of-series", message, column.n_values))
             continue
         raise DataError(
             f"column {name!r} names the time zones of the timestamps: "

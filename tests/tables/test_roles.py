@@ -584,6 +584,17 @@ def test_of_two_keys_that_are_as_likely_the_name_chooses_none():
     assert read(table.assign(sensor="S" + table.room)).panel.names == ("Sr1", "Sr2")
 
 
+def test_zones_of_series_that_are_not_used_are_warned_of():
+    zones = {"MUC": "Europe/Berlin", "NYC": "America/New_York"}
+    parts = [
+        pd.DataFrame({"when": HOURS, "site": s, "tz": z, "v": wave(N)}) for s, z in zones.items()
+    ]
+    table = pd.concat(parts)
+
+    assert read(table).warnings["zones-of-series"].count == 2
+    assert "zones-of-series" not in read(table.assign(tz="Europe/Berlin")).warnings
+
+
 UNITS = {
     "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
     "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
