@@ -303,6 +303,16 @@ def check_jumps_back(
             ],
         )
 
+    wrong_row = _row_of_another_year(rows, backward, step_us)
+    if wrong_row is not None and context.schema.step_us is None:
+        raise DataError(
+            "rows have another year than those before and after them, between which they would "
+            "fit exactly with the same year",
+            code="time-goes-back",
+            location=context.source.location(wrong_row, context.schema.time),
+            hint="correct the year of these rows",
+        )
+
     long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
     # A table of future covariates begins before the readings end: one jump back in each series.
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
@@ -337,6 +347,26 @@ def _midnights_before_their_days(
     n_late = int(np.count_nonzero(is_late))
     are_most = n_late >= _MOST_MIDNIGHTS * np.count_nonzero(is_midnight)
     return (n_late, int(order[np.argmax(is_late)])) if are_most else (0, 0)
+
+
+def _row_of_another_year(rows: Rows, backward: Integers, step_us: int) -> int | None:
+    """Return the first row of a block whose year is wrong; None where there is none.
+
+    With the year of the rows around it, it would begin a step after the row before it, and end a
+    step before the next one, in its series.
+    """
+    years = [n_days * DAY_US for n_days in (365, 366)]
+    if not np.isin(backward + step_us, years).any():
+        return None
+
+    codes = np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    times, codes = np.concatenate(rows.times)[order], codes[order]
+    moves = np.diff(times) - step_us
+    is_jump = np.isin(np.abs(moves), years) & (np.diff(codes) == 0)
+    jumps = np.flatnonzero(is_jump)
+    is_pair = (np.diff(codes[jumps]) == 0) & (np.diff(np.sign(moves[jumps])) != 0)
+    return int(order[jumps[np.argmax(is_pair)] + 1]) if is_pair.any() else None
 
 
 def check_not_coarser(steps: StepCounts, step_us: int, context: ReadContext) -> None:

@@ -227,6 +227,24 @@ def test_rows_without_readings_off_the_grid_are_no_steps():
     assert failure(table(times, [*np.arange(60.0), 7])).code == "irregular"
 
 
+@pytest.mark.parametrize("shift_d", [-365, 366])
+def test_rows_with_another_year_than_those_around_them_are_an_error(shift_d):
+    hours = np.arange(300) + np.where(np.arange(300) // 50 == 3, 24 * shift_d, 0)
+    names = np.repeat(["a", "b"], 300)
+
+    error = failure(table(np.tile(hours, 2) * HOUR_US, id=names), allow_future=True)
+
+    assert (error.code, error.location.line) == ("time-goes-back", 151)
+    assert error.hint == "correct the year of these rows"
+
+
+def test_a_year_that_is_repeated_or_stands_first_is_no_wrong_one():
+    years = [np.arange(8784, 17520), np.arange(8784)]
+    assert "24 h" not in read(table(np.concatenate(years) * HOUR_US)).notes
+    repeated = np.tile(np.arange(8760), 3)
+    assert "repeated-row" in read(table(repeated * HOUR_US, repeated)).warnings
+
+
 def test_a_single_midnight_with_the_date_of_the_day_before_is_said():
     steps = np.concatenate([np.arange(1, 144), [0], np.arange(145, 240)])
     warned = read(table(steps * 10 * MINUTE_US)).warnings["time-goes-back"]
