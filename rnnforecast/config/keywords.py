@@ -59,6 +59,7 @@ class ReadingOptions(TypedDict, total=False):
     time_format: str | None
     time_unit: str | None
     leap_second: str | None
+    midnight: str | None
     time_range: str | None
     counter: Names | None
     exclude: PathName

@@ -155,6 +155,13 @@ class DataConfig:
         choices=("clamp", "error"),
         rare=True,
     )
+    midnight: str | None = _text(
+        None,
+        "Whether 00:00 starts its date, or ends it as 24:00 does: start, end (default: ask where "
+        "rows say so)",
+        choices=("start", "end"),
+        rare=True,
+    )
     time_range: str = _text(
         "1900:2200", "Accepted years, from:to (end excluded)", metavar="YEARS", rare=True
     )

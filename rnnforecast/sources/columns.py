@@ -693,3 +693,13 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     is_time = pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)
     is_coarse = is_time and getattr(array.type, "unit", None) != "ns"
     return array.cast(type_, safe=is_bytes or (is_coarse and pa.types.is_timestamp(type_)))
+
+
+def without_empty_tail(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Leave out the last rows in which no cell has a value, as spreadsheets write them."""
+    is_empty = np.ones(batch.num_rows, np.bool_)
+    for column in batch.columns:
+        if not column.null_count:
+            return batch
+        is_empty &= column.is_null().to_numpy(zero_copy_only=False)
+    return batch.slice(0, int(np.flatnonzero(~is_empty).max(initial=-1)) + 1)

@@ -51,8 +51,8 @@ from rnnforecast.sources.text import (
 
 NOT_SNIFFED = (
     *("agg", "allow_future", "closed", "counter", "exclude", "excluded_times", "freq", "hold"),
-    *("inf_as_na", "max_gap", "max_input_bytes", "max_memory", "min_share", "on_duplicate"),
-    *("rejects", "stuck_as_na", "valid_range"),
+    *("inf_as_na", "max_gap", "max_input_bytes", "max_memory", "midnight", "min_share"),
+    *("on_duplicate", "rejects", "stuck_as_na", "valid_range"),
 )
 """Options that change nothing about how a file is written."""
 _MAX_SNIFFED = 100

@@ -94,6 +94,11 @@ class ColumnEvidence:
         is_text = self.numbers is None and 2 <= self.n_values <= _MAX_TEXTS
         return known if is_text and len(known) == len(quantities) and not are_letters else []
 
+    @property
+    def may_be_unit(self) -> bool:
+        """Whether it holds units, or is called so: `unit` is also the name of a machine."""
+        return self.is_unit or self.column.name.strip().casefold() == "unit"
+
     @cached_property
     def is_zone(self) -> bool:
         """Whether it holds time zones: names, abbreviations or offsets."""
@@ -187,6 +192,12 @@ class Evidence:
     def comes_together(self, column: ColumnEvidence) -> bool:
         """Tell whether most times have several values of a column: it names series, not times."""
         return count_codes(pair_codes(self.time_codes, column.codes)) > 1.5 * self.n_times
+
+    def is_successive(self, column: ColumnEvidence) -> bool:
+        """Tell whether each value of a column is that of one stretch of time, and of no other."""
+        codes = column.codes[np.argsort(self.times, kind="stable")]
+        n_runs = int(np.count_nonzero(np.diff(codes))) + 1
+        return self.is_timed and not self.repeats_times and 1 < n_runs == column.n_values
 
     def key_codes(self, key: Sequence[str]) -> Integers:
         """`(row,)`: number of the row's series, where these columns name it."""

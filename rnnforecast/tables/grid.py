@@ -56,6 +56,7 @@ from rnnforecast.tables.steps import (
     StepCounts,
     StepStatistics,
     check_future,
+    check_jumps_back,
     check_not_coarser,
     merge_step_counts,
     step_statistics,
@@ -71,10 +72,6 @@ _MIN_FILLED = 0.9
 _N_SHORTER = 3
 """Number of shorter steps to suggest if no `--freq` step is complete."""
 _IF_RARE = "if readings are really that rare"
-_MIDNIGHTS = 3
-"""As many midnights with a date of the day before are no chance."""
-_RESET_STEPS, _RESET_SHARE = 10, 0.01
-"""A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
 """Where more of the rows hold a reading, their step is that of the readings."""
 _NOMINAL_SHARE = 0.99
@@ -227,7 +224,7 @@ def align(
     statistics, step_us, context = settle_step(rows, context, ranks, tz=tz)
     if not config.allow_future:
         check_future(rows, step_us, context, is_aware=tz is not None)
-    _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
+    check_jumps_back(rows, statistics.backward, step_us, context, tz=tz)
 
     is_trained = context.schema.step_us is not None
     axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
@@ -368,31 +365,6 @@ def _filled_step(rows: Rows, grid: Grid) -> int:
             if len(np.unique(codes * width + step - first)) >= _MIN_FILLED * n_steps:
                 return usual
     return 0
-
-
-def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
-    """Warn where a clock seems to have been reset: the time goes back far, and seldom.
-
-    Or by nearly a day, and forward by more than one, each day: midnight has the day before's date.
-    """
-    steps = [np.diff(chunk) for chunk in rows.times]
-    n_back = sum(int(np.sum((x <= HOUR_US - DAY_US) & (x > -DAY_US))) for x in steps)
-    n_ahead = sum(int(np.sum((x >= DAY_US) & (x <= DAY_US + HOUR_US))) for x in steps)
-    least = max(float(_MIDNIGHTS), 0.8 * sum(float(x.sum()) for x in steps) / DAY_US - 1)
-    if rows.n_series == 1 and n_back >= least <= n_ahead:
-        message = "the time goes backwards at each midnight, and the rows were sorted; "
-        message += "if midnight has the date of the day before, correct it"
-        listener(WarningEvent("time-goes-back", message, n_back))
-        return
-
-    long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
-    # A table of future covariates begins before the readings end: one jump back in each series.
-    is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
-    if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
-        longest = describe_duration(int(long_jumps.max()))
-        how_often = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
-        message = f"the time goes backwards {how_often}, by up to {longest}; the rows were sorted"
-        listener(WarningEvent("time-goes-back", message, len(long_jumps)))
 
 
 def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
@@ -572,21 +544,26 @@ def _propose_zones(
 
 
 def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:
-    """Return the step of the rows that hold a reading where it is longer than that of all rows.
+    """Return the step of the rows that hold a reading where all rows have another one, or none.
 
     So a sensor that is read rarely among others is read at its own step where it is the only
-    target. None where covariates fill the other rows, where steps differ, and in long tables.
+    target, and a logger whose events have rows at any time is read as its readings are. None where
+    covariates fill the rows between, where steps differ, and in long tables.
     """
     schema = context.schema
     if schema.series is not None or schema.covariates or rows.n_future_rows:
         return None
     seen = [rows.has_reading(i) for i in range(len(rows.times))]
     n_seen = sum(map(np.count_nonzero, seen))
-    if not 1 < n_seen < _MAX_SEEN_SHARE * rows.n_rows:
+    if not 1 < n_seen < rows.n_rows:
         return None
 
     times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
     lengths = np.diff(np.sort(times))
+    if n_seen >= _MAX_SEEN_SHARE * rows.n_rows:
+        is_on_grid = not (lengths % step_us).any()
+        are_events = any(((chunk - times[0]) % step_us).any() for chunk in rows.times)
+        return step_us if is_on_grid and are_events else None
     steps = StepCounts.of(lengths[lengths > 0])
     if not steps.total:
         return None

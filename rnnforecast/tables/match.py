@@ -37,7 +37,13 @@ from rnnforecast.tables.evidence import sample_size
 from rnnforecast.tables.future import append_future
 from rnnforecast.tables.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.tables.resample import drop_other_steps
-from rnnforecast.tables.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
+from rnnforecast.tables.schema import (
+    Schema,
+    canonical_name,
+    check_column,
+    epoch_unit_of,
+    infer_schema,
+)
 from rnnforecast.tables.steps import MAX_UTC_OFFSET_US
 from rnnforecast.units import describe_duration, parse_duration_us
 
@@ -233,8 +239,49 @@ def read_matching(
     base = dict(zip(stats.names, stats.base.tolist(), strict=True))
     panel, matched = read_panel(source, matched, options, listener, known_offsets=base, as_of=as_of)
     check_step(panel, schema)
-    check_zone(matched, schema)
+    _check_zone(matched, schema)
     return _with_known_names(panel, stats, listener), matched
+
+
+def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
+    """Find the columns of a stored schema in a source by name; others, and the order, are ignored.
+
+    Columns that the user names win. Raises `DataError` for one that is missing.
+    """
+    columns = {column.name: column for column in source.columns}
+    matched = replace(
+        schema,
+        time=config.time or schema.time,
+        series=config.series or schema.series,
+        targets=config.target or schema.targets,
+    )
+    names = (matched.time, matched.series, *matched.targets, *matched.covariate_names)
+    for name in names:
+        if name is not None:
+            check_column(name, columns, source.name, code="missing-column", used=names)
+
+    unit = epoch_unit_of(columns[matched.time], source, config)
+    return replace(matched, epoch_unit=unit)
+
+
+def _check_zone(schema: Schema, trained: Schema) -> None:
+    """Raise `DataError` if only these stamps, or only the model's, carry a zone."""
+    if (schema.tz is None) == (trained.tz is None):
+        return
+
+    if schema.tz is None:
+        raise DataError(
+            f"the model was trained on timestamps with a time zone ({trained.tz}), but these "
+            "have none",
+            code="other-zone",
+            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that time zone")],
+        )
+    raise DataError(
+        "the model was trained on timestamps without a time zone, but these have one "
+        f"({schema.tz})",
+        code="other-zone",
+        hint="write the timestamps without an offset, or retrain on this data",
+    )
 
 
 def _with_known_names(panel: Panel, known: TrainingStats, listener: Listener) -> Panel:

@@ -1,7 +1,7 @@
 """What the cells of columns tell about their roles: key, target, zone, unit, status, second time.
 
 The possible keys of a table, and its possible times, are ranked by the evidence of its rows. Names
-of columns only break ties.
+of columns only break ties, and between keys that name different series not even those.
 """
 
 from __future__ import annotations
@@ -192,21 +192,27 @@ def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]
         order = -round(series.orderliness, 1)
         return _rank_of_rows(series), order, len(series.key), series.n_series
 
-    def habit(series: Partition) -> tuple[bool, ...]:
-        columns = [evidence.columns[name] for name in series.key]
-        return (
-            any(column.is_unit or column.is_zone for column in columns),
-            not all(column.is_named_series for column in columns),
-            any(column.numbers is not None for column in columns),
-        )
+    def columns_of(series: Partition) -> list[ColumnEvidence]:
+        return [evidence.columns[name] for name in series.key]
 
-    ordered = sorted(partitions, key=lambda series: (*likelihood(series), *habit(series)))
+    def kind(series: Partition) -> tuple[bool, bool]:
+        columns = columns_of(series)
+        is_text = not any(column.numbers is not None for column in columns)
+        return any(column.is_unit or column.is_zone for column in columns), is_text
+
+    def rank(series: Partition) -> tuple[float, ...]:
+        is_unit_or_zone, is_text = kind(series)
+        is_named = all(column.is_named_series for column in columns_of(series))
+        return *likelihood(series), is_unit_or_zone, not is_named, not is_text
+
+    # A name decides which one is offered first, but does not choose: both may be meant
+    ordered = sorted(partitions, key=rank)
     best = ordered[0]
     rivals = [
         series
         for series in ordered[1:]
         if likelihood(series) == likelihood(best)
-        and habit(series) == habit(best)
+        and kind(series) == kind(best)
         and not _is_same_partition(evidence.key_codes(best.key), evidence.key_codes(series.key))
     ]
     order = list(evidence.columns)
@@ -263,7 +269,10 @@ def _keys_of_single_times(
 
         unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
         named = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
-        by_name = [p for p in named if p.levels >= _LEVELS_APART or p.n_runs > p.n_series]
+        # units that follow each other are apart, too, and `unit` is the name of machines as well
+        no_units = [p for p in named if not any(evidence.columns[n].may_be_unit for n in p.key)]
+        by_name = [p for p in named if p.n_runs > p.n_series]
+        by_name += [p for p in no_units if p.levels >= _LEVELS_APART and p not in by_name]
         if by_name:
             return [KeyReading(by_name[0].key, "each value may be a sensor, also by its name")]
         if unsure:

@@ -30,7 +30,7 @@ from rnnforecast.data.arrays import (
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent
-from rnnforecast.sources.columns import is_integer
+from rnnforecast.sources.columns import is_integer, without_empty_tail
 from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import check_memory, thread_map
 from rnnforecast.sources.inputs import reading
@@ -44,7 +44,6 @@ from rnnforecast.tables.timestamps import (
     days_in_order,
     propose_zones,
     tz_localize,
-    without_empty_tail,
 )
 
 _MAX_TEXTS = 10_000

@@ -46,6 +46,8 @@ _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _FEWEST_DIGITS = 2
 """Digits of any time, such as of 21-Jan."""
+_MANY_VALUES = 24
+"""As many readings, of as many values, are not the same by chance."""
 _N_LISTED, _N_SIMILAR = 20, 3
 _MOST_ELAPSED = 100
 """Steps after 0 at which a count of the time may begin."""
@@ -160,47 +162,6 @@ def target_of(series: str, targets: Sequence[str]) -> str:
     """Return which of several targets a series of a long table is of; none is empty."""
     ends = (target for target in targets if series.endswith(f"{KEY_SEPARATOR}{target}"))
     return max(ends, key=len, default="")
-
-
-def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
-    """Find the columns of a stored schema in a source by name; others, and the order, are ignored.
-
-    Columns that the user names win. Raises `DataError` for one that is missing.
-    """
-    columns = {column.name: column for column in source.columns}
-    matched = replace(
-        schema,
-        time=config.time or schema.time,
-        series=config.series or schema.series,
-        targets=config.target or schema.targets,
-    )
-    names = (matched.time, matched.series, *matched.targets, *matched.covariate_names)
-    for name in names:
-        if name is not None:
-            check_column(name, columns, source.name, code="missing-column", used=names)
-
-    unit = epoch_unit_of(columns[matched.time], source, config)
-    return replace(matched, epoch_unit=unit)
-
-
-def check_zone(schema: Schema, trained: Schema) -> None:
-    """Raise `DataError` if only these stamps, or only the model's, carry a zone."""
-    if (schema.tz is None) == (trained.tz is None):
-        return
-
-    if schema.tz is None:
-        raise DataError(
-            f"the model was trained on timestamps with a time zone ({trained.tz}), but these "
-            "have none",
-            code="other-zone",
-            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that time zone")],
-        )
-    raise DataError(
-        "the model was trained on timestamps without a time zone, but these have one "
-        f"({schema.tz})",
-        code="other-zone",
-        hint="write the timestamps without an offset, or retrain on this data",
-    )
 
 
 def check_counters(targets: Sequence[str], config: DataConfig) -> None:
@@ -361,7 +322,9 @@ def infer_schema(
         counted = _COUNTED.get(unit) or f"Unix time in {_UNIT_NAMES.get(unit, unit)}"
         listener(WarningEvent("epoch", f"column {time.name!r} read as {counted}"))
 
-    evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
+    evidence, series, series_reason = infer_key(
+        source, config, time, unit, all_rows=all_rows, listener=listener
+    )
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     if config.time_format is None and evidence.lacks_halves(evidence.key_codes(key)):
@@ -387,6 +350,7 @@ def infer_schema(
         is_needed = len(targets) == 1 or any(column.is_series for column in source.columns)
         series, key = (series, key) if is_needed or config.static else (None, ())
     _check_targets(source, targets, explicit=bool(config.target))
+    _check_routes(source, evidence, tuple(dict.fromkeys(key)), targets, config, listener)
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
 
@@ -408,7 +372,13 @@ def infer_schema(
 
 
 def infer_key(
-    source: Source, config: DataConfig, time: Column, unit: str | None, *, all_rows: bool
+    source: Source,
+    config: DataConfig,
+    time: Column,
+    unit: str | None,
+    *,
+    all_rows: bool,
+    listener: Listener,
 ) -> tuple[Evidence, str | None, str]:
     """Return the evidence of columns that may be a key, the columns that name the series, and why.
 
@@ -422,7 +392,7 @@ def infer_key(
     check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
     evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
     if unit is None and not reader.zone.is_aware and config.tz is None:
-        _check_zone_column(source, evidence)
+        _check_zone_column(source, evidence, listener)
     if config.series is not None or config.id_from_columns:
         return evidence, config.series, ""
 
@@ -448,15 +418,17 @@ def check_units(
     """Raise `DataError` where a column tells that the readings of one series have several units.
 
     Units of different quantities may name the series; those of one, such as W and kW, may do so
-    only where both come at a time. Columns that the user has `named` are not looked at.
+    only where both come at a time, and so may those that follow each other. Columns that the user
+    has `named` are not looked at.
     """
     for name, column in evidence.columns.items():
         units = column.quantities
-        if not units or name in named:
+        are_in_turn = column.may_be_unit and evidence.is_successive(column)
+        if not (units or are_in_turn) or name in named:
             continue
 
         remaining = [part for part in dict.fromkeys(key) if part != name]
-        if name in key:
+        if name in key and not are_in_turn:
             is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
             if is_needed or len(set(units)) == len(units):
                 continue
@@ -606,13 +578,19 @@ def _readings_of_times(
     return options if all(options.values()) else dict.fromkeys(names, ())
 
 
-def _check_zone_column(source: Source, evidence: Evidence) -> None:
-    """Raise `DataError` where a column names several zones, or clocks, of stamps without one."""
+def _check_zone_column(source: Source, evidence: Evidence, listener: Listener) -> None:
+    """Raise `DataError` where a column names several zones, or clocks, of stamps without one.
+
+    Where each series has its own, that is a warning.
+    """
     for name, column in evidence.columns.items():
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
 
         if evidence.comes_together(column):  # each series has its own zone
+            message = f"{name!r} names several time zones, but the timestamps of each series are "
+            message += "read as its clock shows them; to convert them, write their UTC offsets"
+            listener(WarningEvent("zones-of-series", message, column.n_values))
             continue
         raise DataError(
             f"column {name!r} names the time zones of the timestamps: "
@@ -658,6 +636,51 @@ def _infer_series(
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,
     )
+
+
+def _check_routes(
+    source: Source,
+    evidence: Evidence,
+    key: Sequence[str],
+    readings: Sequence[str],
+    config: DataConfig,
+    listener: Listener,
+) -> None:
+    """Raise `DataError` where series that differ in one part of their key have the same readings.
+
+    They came by several routes, such as the gateways that hear a device. Where some of the
+    readings are the same, or the key has one column, that is noted. A few values may be equal by
+    chance.
+    """
+    if config.series is not None or config.id_from_columns or not evidence.repeats_times:
+        return
+    columns = [evidence.columns[name] for name in readings if name in evidence.columns]
+    columns = [column for column in columns if column.n_values >= _MANY_VALUES]
+    same: dict[str, list[str]] = {}
+    for name in key:
+        remaining = [part for part in key if part != name]
+        moments = pair_codes(evidence.key_codes(remaining), evidence.time_codes)
+        n_moments = count_codes(moments)
+        if evidence.n_rows - n_moments >= max(_MANY_VALUES, _RARELY * evidence.n_rows):
+            pairs = ((c.column.name, pair_codes(moments, c.codes)) for c in columns)
+            same[name] = [column for column, pair in pairs if count_codes(pair) == n_moments]
+    names = [name for name in same if len(same[name]) == len(readings)]
+    if names and len(key) > 1:
+        keys = [",".join(part for part in key if part != name) for name in names]
+        raise DataError(
+            f"the readings are the same for each {names[0]!r} at all times",
+            code="ambiguous-roles",
+            location=Location(source.name, column=names[0]),
+            proposals=[
+                *(Proposal(("--series", parts), "to use each of them once") for parts in keys),
+                Proposal(("--series", ",".join(key)), "if each combination is a separate sensor"),
+            ],
+        )
+
+    for name in names if len(key) == 1 else same:
+        if same[name]:
+            listed = join_names(same[name], 5)
+            listener(Notice(f"the same for each {name!r} at all times: {listed}"))
 
 
 def _covariates(

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnforecast.data.arrays import Integers
-from rnnforecast.data.axis import HOUR_US
+from rnnforecast.data.axis import DAY_US, HOUR_US, WALL_CLOCK, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import WarningEvent
 from rnnforecast.parallel import Ranks
 from rnnforecast.sources.files import thread_map
 from rnnforecast.tables.rows import Codes, ReadContext, Rows
-from rnnforecast.units import MONTH_US, format_duration
+from rnnforecast.units import MONTH_US, describe_duration, format_duration
 
 _N_SORTED_SERIES = 32
 """Series that are sorted to find the step, where rows are not in the order of time."""
@@ -26,6 +26,10 @@ MAX_JITTER = 0.1
 """Stamps that lie off the grid by this share of a step are moved onto it."""
 _MIN_OWN_STEPS = 10
 """Fewer steps do not tell that no reading comes between."""
+_MIDNIGHTS, _MOST_MIDNIGHTS = 3, 0.8
+"""As many midnights with a date of the day before, and this share of all, are no chance."""
+_RESET_STEPS, _RESET_SHARE = 10, 0.01
+"""A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 MAX_UTC_OFFSET_US = 14 * HOUR_US
 """Wall clocks are ahead of UTC by this at most."""
 
@@ -272,6 +276,97 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
         subject = "1 reading is" if n_early == 1 else f"{n_early} readings are"
         message = f"{subject} ahead of the clock, by at most {limit}"
         context.listener(WarningEvent("future", message, n_early))
+
+
+def check_jumps_back(
+    rows: Rows, backward: Integers, step_us: int, context: ReadContext, *, tz: str | None
+) -> None:
+    """Raise `DataError` where each midnight has the date of the day before.
+
+    Warns where a clock seems to have been reset: the time goes back far, and seldom.
+    """
+    n_late, row = _midnights_before_their_days(rows, backward, step_us, tz)
+    ends_day = Proposal(("--midnight", "end"), "if 00:00 ends its date, as 24:00 does")
+    if n_late >= _MIDNIGHTS and context.config.midnight is None:
+        problem = "each midnight has the date of the day that it ends"
+        if context.schema.step_us is not None:  # a model reads as it did before
+            message = f"{problem}, as the order of the rows shows; they were sorted"
+            context.listener(WarningEvent("time-goes-back", message, n_late))
+            return
+        raise DataError(
+            f"{problem}: its row comes last of that date, not first",
+            code="time-goes-back",
+            location=context.source.location(row, context.schema.time),
+            proposals=[
+                ends_day,
+                Proposal(("--midnight", "start"), "if 00:00 starts its date, to sort the rows"),
+            ],
+        )
+
+    wrong_row = _row_of_another_year(rows, backward, step_us)
+    if wrong_row is not None and context.schema.step_us is None:
+        raise DataError(
+            "rows have another year than those before and after them, between which they would "
+            "fit exactly with the same year",
+            code="time-goes-back",
+            location=context.source.location(wrong_row, context.schema.time),
+            hint="correct the year of these rows",
+        )
+
+    long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
+    # A table of future covariates begins before the readings end: one jump back in each series.
+    is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
+    if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
+        longest = describe_duration(int(long_jumps.max()))
+        how_often = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
+        message = f"the time goes backwards {how_often}, by up to {longest}; the rows were sorted"
+        ways = (ends_day,) if n_late and context.config.midnight is None else ()
+        context.listener(WarningEvent("time-goes-back", message, len(long_jumps), proposals=ways))
+
+
+def _midnights_before_their_days(
+    rows: Rows, backward: Integers, step_us: int, tz: str | None
+) -> tuple[int, int]:
+    """Return how many midnights have the date of the day before, and the first row of one.
+
+    A day later, each of them would lie between the rows before and after it of its series. The
+    number is 0 where most midnights do not.
+    """
+    longest_us = max(step_us, HOUR_US)
+    if not ((backward < DAY_US) & (backward >= DAY_US - longest_us)).any():
+        return 0, 0
+
+    codes = np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    times, codes = np.concatenate(rows.times)[order], codes[order]
+    clock = times if tz is None else TimeAxis(tz, WALL_CLOCK).from_utc(times)
+    is_midnight = clock % DAY_US == 0
+    moves = np.where(np.diff(codes) == 0, np.diff(times), 0)
+    lag, lead = np.append(0, moves) + DAY_US, np.append(moves, 0) - DAY_US
+    is_late = is_midnight & (lag > 0) & (lag <= longest_us) & (lead >= 0) & (lead <= longest_us)
+    n_late = int(np.count_nonzero(is_late))
+    are_most = n_late >= _MOST_MIDNIGHTS * np.count_nonzero(is_midnight)
+    return (n_late, int(order[np.argmax(is_late)])) if are_most else (0, 0)
+
+
+def _row_of_another_year(rows: Rows, backward: Integers, step_us: int) -> int | None:
+    """Return the first row of a block whose year is wrong; None where there is none.
+
+    With the year of the rows around it, it would begin a step after the row before it, and end a
+    step before the next one, in its series.
+    """
+    years = [n_days * DAY_US for n_days in (365, 366)]
+    if not np.isin(backward + step_us, years).any():
+        return None
+
+    codes = np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    times, codes = np.concatenate(rows.times)[order], codes[order]
+    moves = np.diff(times) - step_us
+    is_jump = np.isin(np.abs(moves), years) & (np.diff(codes) == 0)
+    jumps = np.flatnonzero(is_jump)
+    is_pair = (np.diff(codes[jumps]) == 0) & (np.diff(np.sign(moves[jumps])) != 0)
+    return int(order[jumps[np.argmax(is_pair)] + 1]) if is_pair.any() else None
 
 
 def check_not_coarser(steps: StepCounts, step_us: int, context: ReadContext) -> None:

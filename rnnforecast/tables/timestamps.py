@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import time_zone
+from rnnforecast.data.axis import WALL_CLOCK, TimeAxis, time_zone
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, count_decimals
@@ -176,6 +176,8 @@ class TimestampReader:
     clamps_leap_seconds: bool
     sample: tuple[str, ...] = ()
     """The first stamps, as text."""
+    midnight_ends_day: bool = False
+    """Whether 00:00 is the end of its date, as 24:00 is."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     offsets: dict[int, list[Integers]] = field(default_factory=dict)
@@ -192,8 +194,9 @@ class TimestampReader:
             _check_zone_names(column, source.name)
         parser = TimestampParser(zone.is_aware, config.time_format)
         clamps = config.leap_second == "clamp"
-        sample = column.sample
-        return cls(source, schema, zone, column.is_typed, parser, config.years, clamps, sample)
+        ends, stamps = config.midnight == "end", column.sample
+        is_typed = column.is_typed
+        return cls(source, schema, zone, is_typed, parser, config.years, clamps, stamps, ends)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -232,6 +235,14 @@ class TimestampReader:
             times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
         else:
             times = self._parse_texts(array, n_before)
+
+        if self.midnight_ends_day and not self.repairs["hour-24"]:
+            clock = (
+                TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
+                if self.zone.is_aware
+                else times
+            )
+            times = np.where(clock % _DAY_US == 0, times + _DAY_US, times)
 
         begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
         is_outside = (times < begin_us) | (times >= end_us)
@@ -733,16 +744,6 @@ def _first_passes(
     is_end = np.append(series[1:] != series[:-1], True)[last]
     is_clear = (n_back == 1) | ((n_back == 0) & is_end)
     return is_first, ~is_clear[hour]
-
-
-def without_empty_tail(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Leave out the last rows in which no cell has a value, as spreadsheets write them."""
-    is_empty = np.ones(batch.num_rows, np.bool_)
-    for column in batch.columns:
-        if not column.null_count:
-            return batch
-        is_empty &= column.is_null().to_numpy(zero_copy_only=False)
-    return batch.slice(0, int(np.flatnonzero(~is_empty).max(initial=-1)) + 1)
 
 
 def propose_zones(

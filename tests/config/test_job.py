@@ -69,6 +69,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "time_format": "%d.%m.%Y",
         "time_unit": "ms",
         "leap_second": "error",
+        "midnight": "end",
         "time_range": "1950:2100",
         "counter": ["v"],
         "exclude": "bad times.csv",

@@ -9,7 +9,7 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError
 from rnnforecast.sources.source import open_source
-from rnnforecast.tables.schema import match_schema
+from rnnforecast.tables.match import match_schema
 from tests.data.tables import failure, hourly, part, pasted, read, write
 
 HEADER = "timestamp,temp"

@@ -15,7 +15,8 @@ from rnnforecast.events import Recorder, WarningEvent, ignore
 from rnnforecast.sources import files
 from rnnforecast.sources.source import open_source
 from rnnforecast.tables.grid import FindTrainEnd, read_panel
-from rnnforecast.tables.schema import Schema, infer_schema, match_schema
+from rnnforecast.tables.match import match_schema
+from rnnforecast.tables.schema import Schema, infer_schema
 from tests.builders import wave
 
 

@@ -13,7 +13,7 @@ from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from rnnforecast.tables.grid import check_step, read_panel
-from rnnforecast.tables.schema import match_schema
+from rnnforecast.tables.match import match_schema
 from tests.builders import HOUR_US, START_US, wave
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
@@ -197,13 +197,69 @@ def test_a_clock_that_is_ahead_by_less_than_a_step_is_said(ahead, zone):
     assert "at most 1 h" in result.warnings["future"].message
 
 
-@pytest.mark.parametrize("step_h", [0.25, 1])
-def test_midnights_with_the_date_of_the_day_before_are_said(step_h):
-    hours = np.arange(1, 24 * 10, step_h)
+@pytest.mark.parametrize("step_h", [0.25, 1, 2, 6, 12])
+@pytest.mark.parametrize("order", [None, "blocks", "by time"])
+def test_midnights_with_the_date_of_the_day_before_are_asked_about(step_h, order):
+    hours = np.arange(step_h, 24 * 10 + step_h, step_h)
     late = np.where(hours % 24 == 0, hours - 24, hours)
-    warned = read(table((late * HOUR_US).astype(np.int64))).warnings["time-goes-back"]
-    assert warned.count == 9
-    assert "at each midnight" in warned.message
+    is_by_time, is_long = order == "by time", order is not None
+    names = np.array(["a", "b"])
+    names = np.tile(names, len(hours)) if is_by_time else np.repeat(names, len(hours))
+    stamps = np.tile(late, 2) if order == "blocks" else np.repeat(late, 1 + is_long)
+    data = table((stamps * HOUR_US).astype(np.int64), **({"id": names} if is_long else {}))
+
+    error = failure(data)
+
+    first_midnight = int(24 / step_h) * (1 + is_by_time) - is_by_time
+    assert (error.code, error.location.line) == ("time-goes-back", first_midnight)
+    assert [p.options for p in error.proposals] == [("--midnight", "end"), ("--midnight", "start")]
+    panel = read(data, midnight="end").panel
+    assert panel.start.tolist() == [START_US + int(step_h * HOUR_US)] * len(panel.names)
+    assert panel.of(0).tolist() == (np.arange(len(hours)) * (1 + is_by_time)).tolist()
+    assert read(data, midnight="start").panel.start[0] == START_US
+
+
+def test_rows_without_readings_off_the_grid_are_no_steps():
+    times = [*(np.arange(60) * 16 * MINUTE_US), 59 * 16 * MINUTE_US + 191_000_000]
+    readings = [*np.arange(40.0), np.nan, *np.arange(41, 60.0), np.nan]
+    panel = read(table(times, readings)).panel
+    assert (panel.step_us, panel.lengths[0]) == (16 * MINUTE_US, 60)
+    assert failure(table(times, [*np.arange(60.0), 7])).code == "irregular"
+
+
+@pytest.mark.parametrize("shift_d", [-365, 366])
+def test_rows_with_another_year_than_those_around_them_are_an_error(shift_d):
+    hours = np.arange(300) + np.where(np.arange(300) // 50 == 3, 24 * shift_d, 0)
+    names = np.repeat(["a", "b"], 300)
+
+    error = failure(table(np.tile(hours, 2) * HOUR_US, id=names), allow_future=True)
+
+    assert (error.code, error.location.line) == ("time-goes-back", 151)
+    assert error.hint == "correct the year of these rows"
+
+
+def test_a_year_that_is_repeated_or_stands_first_is_no_wrong_one():
+    years = [np.arange(8784, 17520), np.arange(8784)]
+    assert "24 h" not in read(table(np.concatenate(years) * HOUR_US)).notes
+    repeated = np.tile(np.arange(8760), 3)
+    assert "repeated-row" in read(table(repeated * HOUR_US, repeated)).warnings
+
+
+def test_a_single_midnight_with_the_date_of_the_day_before_is_said():
+    steps = np.concatenate([np.arange(1, 144), [0], np.arange(145, 240)])
+    warned = read(table(steps * 10 * MINUTE_US)).warnings["time-goes-back"]
+    assert [p.options for p in warned.proposals] == [("--midnight", "end")]
+
+
+def test_a_trained_model_sorts_midnights_as_it_did():
+    hours = np.arange(1, 24 * 10)
+    late = np.where(hours % 24 == 0, hours - 24, hours)
+    schema = read(table(hours * HOUR_US)).schema
+    heard = []
+    config = DataConfig()
+    source = open_source(table(late * HOUR_US), config, ignore)
+    read_panel(source, schema, config, heard.append)
+    assert [event.code for event in heard if hasattr(event, "code")] == ["time-goes-back"]
 
 
 def test_files_that_overlap_by_a_day_have_no_wrong_midnights():

@@ -529,6 +529,72 @@ def test_of_columns_that_name_the_same_series_units_come_last():
     assert reason(result, "measure") == "units of measurement"
 
 
+def heard_by(gateways: str, n_devices: int) -> pd.DataFrame:
+    """Make a table of devices whose readings come by way of some gateways each."""
+    rng = np.random.default_rng(1)
+    parts = [
+        pd.DataFrame({"when": HOURS, "device": f"d{d}", "gateway": g, "v": wave(N).round(3) + d})
+        for d in range(n_devices)
+        for g in gateways
+    ]
+    return pd.concat([part[rng.random(N) < 0.7] for part in parts]).sort_values("when")
+
+
+def test_readings_that_come_by_several_routes_are_asked_about():
+    table = heard_by("xyz", 2)
+
+    error = failure(table)
+
+    assert error.code == "ambiguous-roles" and "'gateway'" in error.message
+    assert offered(error) == [("--series", "device"), ("--series", "device,gateway")]
+    assert fixed(table, error).panel.names == ("d0", "d1")
+    assert len(fixed(table, error, 1).panel.names) == 6
+
+
+def test_series_of_different_readings_are_no_routes():
+    table = heard_by("xyz", 2)
+    signals = table.assign(signal=np.random.default_rng(2).normal(size=len(table)))
+    result = read(signals)
+    assert "the same for each 'gateway' at all times: v" in result.notes
+    assert len(result.panel.names) == 12
+    table["v"] += np.random.default_rng(2).normal(size=len(table))
+    assert len(read(table).panel.names) == 6
+    levels = heard_by("xyz", 2).assign(v=lambda t: t.v > 20)  # equal by chance
+    assert "the same for" not in read(levels.assign(v=levels.v * 1.0)).notes
+
+
+def test_series_that_are_the_same_are_noted():
+    result = read(heard_by("xy", 1).drop(columns="device"))
+    assert set(result.panel.names) == {"x", "y"}
+    assert "the same for each 'gateway' at all times: v" in result.notes
+
+
+def test_of_two_keys_that_are_as_likely_the_name_chooses_none():
+    half = np.arange(N) < N // 2
+    rooms = {"r1": np.where(half, "S1", "S2"), "r2": np.where(half, "S2", "S1")}
+    parts = [
+        pd.DataFrame({"when": HOURS, "room": room, "sensor": sensors, "v": wave(N) + i / 3})
+        for i, (room, sensors) in enumerate(rooms.items())
+    ]
+    table = pd.concat(parts)
+
+    error = failure(table)
+
+    assert offered(error) == [("--series", "sensor"), ("--series", "room")]
+    assert read(table.assign(sensor="S" + table.room)).panel.names == ("Sr1", "Sr2")
+
+
+def test_zones_of_series_that_are_not_used_are_warned_of():
+    zones = {"MUC": "Europe/Berlin", "NYC": "America/New_York"}
+    parts = [
+        pd.DataFrame({"when": HOURS, "site": s, "tz": z, "v": wave(N)}) for s, z in zones.items()
+    ]
+    table = pd.concat(parts)
+
+    assert read(table).warnings["zones-of-series"].count == 2
+    assert "zones-of-series" not in read(table.assign(tz="Europe/Berlin")).warnings
+
+
 UNITS = {
     "in one series, now and then": np.where(np.sin(np.arange(N)) > 0, "W", "kW"),
     "of one series, later": np.repeat(["\u00b0C", "\u00b0F"], N // 2),
@@ -552,6 +618,31 @@ def test_readings_of_one_series_in_several_units_are_asked_about(name, column):
     error = failure(sensors)
     assert offered(error)[0] == ("--series", f"sensor,{column}")
     assert len(fixed(sensors, error).panel.names) == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "factor"),
+    [("L", "m3", 0.001), ("ppm", "ppb", 1000.0), ("Liter", "Kubikmeter", 0.001), ("7", "8", 9.0)],
+)
+def test_a_unit_that_follows_another_one_is_asked_about(first, second, factor):
+    units = np.repeat([first, second], N // 2)
+    table = pd.DataFrame({"when": HOURS, "v": wave(N) + 50, "unit": units})
+    table["unit"] = table["unit"].map("unit {}".format) if first == "7" else table["unit"]
+    table.loc[N // 2 :, "v"] *= factor
+
+    error = failure(table)
+
+    assert (error.code, offered(error)) == (
+        "mixed-units",
+        [("--series", "unit"), ("--past", "unit")],
+    )
+
+
+def test_units_that_come_together_or_in_turn_may_name_the_series():
+    frame = in_turn(["unit 1", "unit 2"], [21, 1013]).rename(columns={"x": "unit"})
+    assert read(frame).panel.names == ("unit 1", "unit 2")
+    both = pd.concat([pd.DataFrame({"when": HOURS, "v": wave(N), "unit": u}) for u in ("l", "m3")])
+    assert read(both).panel.names == ("l", "m3")
 
 
 @pytest.mark.parametrize("values", ["TF", "AV", ["on/off", "n/a"], ["long", "short"]])

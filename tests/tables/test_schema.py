@@ -7,7 +7,8 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.sources.source import open_source
-from rnnforecast.tables.schema import Schema, match_schema
+from rnnforecast.tables.match import match_schema
+from rnnforecast.tables.schema import Schema
 from tests.data.tables import failure, hourly, read, write
 
 

@@ -104,6 +104,18 @@ def test_midnight_may_be_the_end_of_a_day(tmp_path):
     assert result.warnings["hour-24"].count == 1
 
 
+@pytest.mark.parametrize("zone", ["", "+02:00"])
+def test_midnight_ends_its_date_where_that_is_said(tmp_path, zone):
+    stamps = [f"2024-02-28 23:00{zone}", f"2024-02-28 00:00{zone}", f"2024-02-29 01:00{zone}"]
+    panel = stamped(tmp_path, stamps, midnight="end").panel
+    assert (panel.target.tolist(), panel.step_us) == ([0, 1, 2], HOUR_US)
+
+
+def test_24_00_stays_midnight_of_the_next_day_where_midnight_ends_its_date(tmp_path):
+    stamps = ["2024-02-28 23:00", "2024-02-28 24:00", "2024-02-29 01:00"]
+    assert stamped(tmp_path, stamps, midnight="end").panel.target.tolist() == [0, 1, 2]
+
+
 def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
     stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
     result = stamped(tmp_path, stamps, freq="1s", agg="mean")

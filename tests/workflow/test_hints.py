@@ -334,6 +334,14 @@ KINDS: dict[str, Kind] = {
         "time-range", lambda: stamped(STAMPS, lambda t: str(t).replace("2024", "0024")), (flow(),)
     ),
     "the future": Kind("future", lambda: stamped(STAMPS + pd.Timedelta(days=30_000)), (flow(),)),
+    "midnights that end their dates": Kind(
+        "time-goes-back",
+        lambda: stamped(
+            STAMPS + pd.Timedelta("1h"), lambda t: f"{t - pd.Timedelta('1h'):%Y-%m-%d} {t:%H:%M}"
+        ),
+        (flow(),),
+        offers=2,
+    ),
     "a leap second": Kind(
         "leap-second",
         lambda: column(
