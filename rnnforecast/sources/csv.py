@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, ClassVar, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,7 @@ from rnnforecast.sources.text import (
     DAMAGED,
     MARK_UNDECODABLE,
     MAX_LINE_BYTES,
+    QUOTE,
     UNDECODABLE,
     LimitedStream,
     RowStream,
@@ -42,6 +43,7 @@ from rnnforecast.sources.text import (
     align_rows,
     bounded_lines,
     end_of_lines,
+    end_of_rows,
     field_too_long,
     open_binary,
     split_rows,
@@ -55,7 +57,7 @@ _SPARE_BYTES = 1 << 16
 """Room for the row that began in the block before; a longer one makes a larger buffer."""
 _REPLACEMENT = "\ufffd"
 """What stands for bytes that are no text."""
-_QUOTE, _FEED, _RETURN = ord('"'), ord("\n"), ord("\r")
+_FEED, _RETURN = ord("\n"), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED = 5
@@ -370,8 +372,11 @@ class RowBlocks:
     """The bytes of a stream in blocks of complete rows.
 
     A line end inside of quotes ends no row. Where quotes stand so that this cannot be decided, the
-    blocks end, and the bytes that follow are in `remainder`. Buffers are reused once given back.
+    blocks end, and the bytes that follow are in `remainder`. Buffers are reused once given back,
+    also for the next stream: to make one takes longer than to read a small file.
     """
+
+    _free: ClassVar[list[bytearray]] = []
 
     def __init__(
         self, stream: io.BufferedIOBase, sep: str, is_torn: Callable[[], bool] = lambda: False
@@ -380,7 +385,6 @@ class RowBlocks:
         self._sep = sep.encode()
         self._is_torn = is_torn
         """Tells whether a last row without a line end was not written to its end."""
-        self._free: list[bytearray] = []
         self.remainder: PrefixedStream | None = None
 
     def __iter__(self) -> Iterator[Block]:
@@ -388,7 +392,9 @@ class RowBlocks:
         partial_row = b""
         for number in itertools.count():
             n_needed = len(partial_row) + BLOCK_BYTES
-            buffer = self._free.pop() if self._free else bytearray()
+            buffer = bytearray()
+            with suppress(IndexError):
+                buffer = self._free.pop()
             if len(buffer) < n_needed + 2:  # the two bytes that may be added at the end
                 buffer = bytearray(n_needed + _SPARE_BYTES)
 
@@ -414,10 +420,13 @@ class RowBlocks:
             self.remainder = PrefixedStream(partial_row, self._stream)
         elif length:
             yield Block(buffer, length, number)
+        else:
+            self.give_back(Block(buffer, 0, number))
 
     def give_back(self, block: Block) -> None:
-        """Let the buffer of a block be reused."""
-        self._free.append(block.buffer)
+        """Let the buffer of a block be reused, but for one of very long rows."""
+        if len(block.buffer) <= BLOCK_BYTES + _SPARE_BYTES:
+            self._free.append(block.buffer)
 
 
 class PrefixedStream(io.BufferedIOBase):
@@ -444,34 +453,6 @@ class PrefixedStream(io.BufferedIOBase):
         self.n_quotes += content.count(b'"')
         self.n_lines += content.count(b"\n")
         return content
-
-
-def end_of_rows(text: bytes | bytearray, length: int, sep: bytes) -> int | None:
-    """Return where the last complete row within the first `length` bytes ends; 0 for none.
-
-    The text begins with a row. Returns None where a quote stands in an odd position: each must open
-    a field, close it, or be one of two.
-    """
-    end = end_of_lines(text, length)
-    if not text.count(b'"', 0, length):
-        return end
-
-    view = np.frombuffer(text, np.uint8, count=length)
-    quotes = np.flatnonzero(view == _QUOTE)
-    edges = np.frombuffer(sep + b'\r\n"', np.uint8)
-    opening, closing = quotes[::2], quotes[1::2]
-    before = view[opening[opening > 0] - 1]
-    after = view[closing[closing < length - 1] + 1]
-    if not (np.isin(before, edges).all() and np.isin(after, edges).all()):
-        return None
-
-    # A line end with an odd number of quotes before it lies inside of quotes.
-    while end:
-        n_before = int(np.searchsorted(quotes, end))
-        if n_before % 2 == 0:
-            return end
-        end = end_of_lines(text, int(quotes[n_before - 1]) + 1)
-    return 0
 
 
 @dataclass(frozen=True)
@@ -585,7 +566,7 @@ class Converter:
         if b'"' not in text or text.count(b"\n") <= n_rows:
             return  # no cell has several lines
         view, sep = np.frombuffer(text, np.uint8), self.dialect.delimiter.encode()
-        quotes, ends = np.flatnonzero(view == _QUOTE), np.flatnonzero(view == _FEED)
+        quotes, ends = np.flatnonzero(view == QUOTE), np.flatnonzero(view == _FEED)
         places = np.searchsorted(ends, quotes)
         for i in (2 * np.flatnonzero(places[1::2] > places[:-1:2])).tolist():
             cell = text[quotes[i] + 1 : quotes[i + 1]]

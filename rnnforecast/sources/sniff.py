@@ -314,8 +314,9 @@ class Header:
         Columns that count the rows, or repeat another one, are not used, and need no name.
         """
         for i, column in enumerate(columns):
-            repeated = any(c.sample == column.sample for c in columns if c is not column)
-            if column.name.strip() or column.kind != "number" or repeated or is_index(column):
+            if column.name.strip() or column.kind != "number" or is_index(column):
+                continue
+            if any(c.sample == column.sample for c in columns if c is not column):
                 continue
             before = columns[i - 1] if i else column
             is_decimal = self.sep == "," and len(set(map(len, column.sample))) == 1

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
+import numpy as np
+
 from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
@@ -38,6 +40,7 @@ _NUMERIC_SHARE = 0.5
 _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
+QUOTE = ord('"')
 UNDECODABLE = "\uffff"
 """What stands for bytes that are not text in the encoding of a file: no text holds it."""
 MARK_UNDECODABLE = "rnnforecast.mark"
@@ -586,3 +589,31 @@ class LimitedStream(_Stream):
                 ],
             )
         return n_read
+
+
+def end_of_rows(text: bytes | bytearray, length: int, sep: bytes) -> int | None:
+    """Return where the last complete row within the first `length` bytes ends; 0 for none.
+
+    The text begins with a row. Returns None where a quote stands in an odd position: each must open
+    a field, close it, or be one of two.
+    """
+    end = end_of_lines(text, length)
+    if not text.count(b'"', 0, length):
+        return end
+
+    view = np.frombuffer(text, np.uint8, count=length)
+    quotes = np.flatnonzero(view == QUOTE)
+    edges = np.frombuffer(sep + b'\r\n"', np.uint8)
+    opening, closing = quotes[::2], quotes[1::2]
+    before = view[opening[opening > 0] - 1]
+    after = view[closing[closing < length - 1] + 1]
+    if not (np.isin(before, edges).all() and np.isin(after, edges).all()):
+        return None
+
+    # A line end with an odd number of quotes before it lies inside of quotes.
+    while end:
+        n_before = int(np.searchsorted(quotes, end))
+        if n_before % 2 == 0:
+            return end
+        end = end_of_lines(text, int(quotes[n_before - 1]) + 1)
+    return 0

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.sources import csv as source_csv
-from rnnforecast.sources.csv import RowBlocks, end_of_rows
+from rnnforecast.sources.csv import RowBlocks
+from rnnforecast.sources.text import end_of_rows
 from tests.data.tables import failure, few, hourly, read, write
 
 HEADER = "timestamp,temp"
