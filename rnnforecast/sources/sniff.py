@@ -66,7 +66,7 @@ _MAX_ROWS_OF_TABLES = 2000
 """Lines in which a second table is looked for."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
-_FEWEST_SUMMED = 20
+_FEWEST_SUMMED, _SUM_ERROR = 20, 1e-4
 """Readings above 0 of which the last row is the sum."""
 _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
@@ -717,7 +717,8 @@ def _is_sum(
         *readings, total = map(float, plain)
         half_unit = 0.5 * 10.0 ** -count_decimals(plain)
         n_positive = sum(reading > 0 for reading in readings)
-        is_sum = abs(total - math.fsum(readings)) <= 1.01 * half_unit
+        expected = math.fsum(readings)
+        is_sum = abs(total - expected) <= min(1.01 * half_unit, _SUM_ERROR * abs(expected))
         if not is_sum or min(readings) < 0 or n_positive < _FEWEST_SUMMED:
             return False
     return is_sum

@@ -90,14 +90,19 @@ class ColumnEvidence:
         """What each of several units measures, by code; empty for other texts, and for letters."""
         quantities = list(map(quantity_of, self.texts[: _MAX_TEXTS + 1]))
         known = [quantity for quantity in quantities if quantity is not None]
-        are_letters = all(len(text.strip()) == 1 for text in self.texts)
+        return known if self._are_words and len(known) == len(quantities) else []
+
+    @property
+    def _are_words(self) -> bool:
+        """Whether there are a few texts, of which some have several characters."""
         is_text = self.numbers is None and 2 <= self.n_values <= _MAX_TEXTS
-        return known if is_text and len(known) == len(quantities) and not are_letters else []
+        return is_text and any(len(text.strip()) > 1 for text in self.texts)
 
     @property
     def may_be_unit(self) -> bool:
         """Whether it holds units, or is called so: `unit` is also the name of a machine."""
-        return self.is_unit or self.column.name.strip().casefold() == "unit"
+        is_called_unit = self.column.name.strip().casefold() == "unit"
+        return is_called_unit or (self._are_words and self.is_unit)
 
     @cached_property
     def is_zone(self) -> bool:

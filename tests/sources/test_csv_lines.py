@@ -234,8 +234,9 @@ def test_a_last_row_with_the_sum_of_all_above_is_a_total(tmp_path, sensors, deci
         [*SUMMED[:10], round(sum(SUMMED[:10]), 1)],
         [*[0] * 20, 5, *[0] * 9, 5],
         [*[1, -1] * 15, 3, 3],
+        [f"{value}e-9" for value in [*SUMMED, SUMMED[0]]],
     ],
-    ids=["not the sum", "few", "zeros", "negative"],
+    ids=["not the sum", "few", "zeros", "negative", "tiny"],
 )
 def test_a_last_row_that_may_be_a_reading_stays(tmp_path, values):
     result = read(write(tmp_path / "x.csv", "time,flow", *hourly(*values)))

@@ -645,6 +645,15 @@ def test_units_that_come_together_or_in_turn_may_name_the_series():
     assert read(both).panel.names == ("l", "m3")
 
 
+@pytest.mark.parametrize(
+    "texts", [np.repeat(["S", "W"], N // 2), [f"{i}/10 (x)" for i in range(N)]]
+)
+def test_letters_and_remarks_that_follow_each_other_are_no_units(texts):
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), "season": texts})
+
+    assert read(table).panel.names == ("v",)
+
+
 @pytest.mark.parametrize("values", ["TF", "AV", ["on/off", "n/a"], ["long", "short"]])
 def test_letters_and_other_texts_are_no_units(values):
     texts = np.array(list(values))[np.arange(N) // 7 % 2]
