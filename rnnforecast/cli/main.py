@@ -201,6 +201,18 @@ def _most_like(typed: str, names: Iterable[str]) -> list[str]:
     return get_close_matches(typed, list(names), n=1, cutoff=_ALIKE)
 
 
+def _usage_error(error: typer.TyperException, arguments: list[str]) -> UsageError:
+    """Return the error of a command line that Typer refuses, with what may be meant."""
+    message, hint = str(error), _command_instead(arguments)
+    option = getattr(error, "option_name", "")
+    similar = _most_like(option, getattr(error, "possibilities", None) or ())
+    if similar:
+        hint = f"did you mean {similar[0]}? All options:  {hint}"
+    elif not option and hasattr(error, "format_message"):
+        message = error.format_message()
+    return UsageError(message, hint=hint)
+
+
 def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
     """Report an error, and return its exit code."""
     match error:
@@ -208,14 +220,7 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             return screen.error(error)
 
         case typer.TyperException():
-            message, hint = str(error), _command_instead(arguments)
-            option = getattr(error, "option_name", "")
-            similar = _most_like(option, getattr(error, "possibilities", None) or ())
-            if similar:
-                hint = f"did you mean {similar[0]}? All options:  {hint}"
-            elif not option and hasattr(error, "format_message"):
-                message = error.format_message()
-            return screen.error(UsageError(message, hint=hint))
+            return screen.error(_usage_error(error, arguments))
 
         # Typer exits after a broken pipe. A reader that has seen enough, such as `head`, is no
         # error: the remaining output goes nowhere.

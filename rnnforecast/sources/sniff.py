@@ -66,6 +66,8 @@ _MAX_ROWS_OF_TABLES = 2000
 """Lines in which a second table is looked for."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
+_WIDE = ("utf-16", "utf-32")
+"""Encodings whose texts hold zeros."""
 _FEWEST_SUMMED, _SUM_ERROR = 20, 1e-4
 """Readings above 0 of which the last row is the sum."""
 _MAX_TOTALS_SHARE = 0.1
@@ -180,10 +182,8 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         for i, column in enumerate(names)
     }
     marks = Marks.of(cells, sep, config, name)
-    columns: tuple[Column, ...] = tuple(
-        infer_text_column(column, values, marks.form_of(column)) for column, values in cells.items()
-    )
-    columns = with_weak_dates(columns, name, config)
+    inferred = (infer_text_column(c, values, marks.form_of(c)) for c, values in cells.items())
+    columns = with_weak_dates(tuple(inferred), name, config)
     header.check_unnamed(columns)
     marks.report(name, listener)
     last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
@@ -204,9 +204,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         header.texts,
         totals,
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
-        is_damaged=0 in head
-        and not config.encoding
-        and not encoding.startswith(("utf-16", "utf-32")),
+        is_damaged=0 in head and not (config.encoding or encoding.startswith(_WIDE)),
     )
     if dialect.totals:
         message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"

@@ -306,16 +306,7 @@ def infer_schema(
     `reasons` of the schema, which say why.
     """
     columns = {column.name: column for column in source.columns}
-    for name in config.named_columns:
-        check_column(name, columns, source.name)
-        if columns[name].kind == "nested":
-            raise DataError(
-                f"column {name!r} of {source.name} is nested (lists or tables in its cells)",
-                code="nested",
-                location=Location(source.name, column=name),
-                hint="flatten it into separate columns",
-            )
-
+    _check_named(source, columns, config.named_columns)
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
@@ -327,14 +318,8 @@ def infer_schema(
     )
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
-    if config.time_format is None and evidence.lacks_halves(evidence.key_codes(key)):
-        raise DataError(
-            f"hours are from 1 to 12 in column {time.name!r}, and start over within each day: AM "
-            "and PM are missing",
-            code="half-of-day",
-            location=source.location(0, time.name),
-            hint="write AM or PM behind each time; if they are hours of 24, use --time-format",
-        )
+    if config.time_format is None:
+        _check_halves(source, time, evidence, key)
 
     # The targets, and numbers that are no readings
     parts = source.parts if isinstance(source, JoinedKey) else ()
@@ -369,6 +354,31 @@ def infer_schema(
     note_left_out(reasons, numbers, listener)
     pairs = (reasons | {time.name: time_reason} | dict.fromkeys(key, series_reason)).items()
     return Schema(time.name, series, targets, unit, covariates=covariates, reasons=tuple(pairs))
+
+
+def _check_named(source: Source, columns: Mapping[str, Column], names: Iterable[str]) -> None:
+    """Raise `DataError` where a column that the user names is missing, or holds lists."""
+    for name in names:
+        check_column(name, columns, source.name)
+        if columns[name].kind == "nested":
+            raise DataError(
+                f"column {name!r} of {source.name} is nested (lists or tables in its cells)",
+                code="nested",
+                location=Location(source.name, column=name),
+                hint="flatten it into separate columns",
+            )
+
+
+def _check_halves(source: Source, time: Column, evidence: Evidence, key: Sequence[str]) -> None:
+    """Raise `DataError` where the hours of each day are those of a clock without AM and PM."""
+    if evidence.lacks_halves(evidence.key_codes(key)):
+        raise DataError(
+            f"hours are from 1 to 12 in column {time.name!r}, and start over within each day: AM "
+            "and PM are missing",
+            code="half-of-day",
+            location=source.location(0, time.name),
+            hint="write AM or PM behind each time; if they are hours of 24, use --time-format",
+        )
 
 
 def infer_key(
