@@ -526,8 +526,9 @@ def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
     format_hint = ""
     if texts:
         time = max(texts, key=lambda column: len(set(column.sample)))
+        example = next(filter(_has_digits, time.sample))
         format_hint = (
-            f"; if {time.name!r} is the time, such as {time.sample[0]!r}, give --time and "
+            f"; if {time.name!r} is the time, such as {example!r}, give --time and "
             "--time-format, such as '%d/%m/%Y %H:%M'"
         )
     raise DataError(
