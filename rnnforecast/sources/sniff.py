@@ -176,7 +176,8 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         listener(Notice(f"{name}: columns are separated by blanks"))
 
     names = header.names_for(body)
-    fitting = [r for r in (align(row, names) for row in body) if len(r) == len(names)] or body
+    aligned = (row if len(row) == len(names) else align(row, names) for row in body)
+    fitting = [row for row in aligned if len(row) == len(names)] or body
     cells = {
         column: [row[i] for row in fitting if i < len(row) and row[i] not in missing]
         for i, column in enumerate(names)
