@@ -7,7 +7,7 @@ import os
 
 from rnnforecast.process import on_signals
 
-_COLLECT_AFTER = 50_000
+_COLLECT_AFTER = 200_000
 """New objects after which garbage is looked for: imports alone make hundreds of thousands, and
 with Python's default a tenth of a short command's time goes into the search."""
 

@@ -176,8 +176,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
         listener(Notice(f"{name}: columns are separated by blanks"))
 
     names = header.names_for(body)
-    aligned = (row if len(row) == len(names) else align(row, names) for row in body)
-    fitting = [row for row in aligned if len(row) == len(names)] or body
+    fitting = [r for r in (align(row, names) for row in body) if len(r) == len(names)] or body
     cells = {
         column: [row[i] for row in fitting if i < len(row) and row[i] not in missing]
         for i, column in enumerate(names)
@@ -187,8 +186,8 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
     columns = with_weak_dates(tuple(inferred), name, config)
     header.check_unnamed(columns)
     marks.report(name, listener)
-    last_lines = lines.texts if tail is None else tail_lines(tail, encoding)
-    totals = find_totals(last_lines, sep, columns, missing)
+    last = lines.texts if tail is None else tail_lines(tail, encoding)
+    totals = find_totals(last, sep, columns, missing)
     if tail is None and not totals and fitting and _is_sum(fitting[-1], columns, cells, marks):
         totals = (lines.nonempty.texts[-1].rstrip("\r\n"),)
     dialect = Dialect(

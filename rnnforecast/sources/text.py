@@ -302,9 +302,10 @@ def count_fields(lines: Sequence[str], sep: str) -> list[int]:
 
 def align(cells: list[str], names: Sequence[str]) -> list[str]:
     """Return a row with as many cells as names where they differ by an empty one at the end."""
-    if len(cells) == len(names) + 1 and not cells[-1].strip():
+    n_more = len(cells) - len(names)
+    if n_more == 1 and not cells[-1].strip():
         return cells[:-1]
-    return [*cells, ""] if len(cells) == len(names) - 1 and not names[-1].strip() else cells
+    return [*cells, ""] if n_more == -1 and not names[-1].strip() else cells
 
 
 def align_rows(rows: bytes, names: Sequence[str], sep: str) -> bytes:
