@@ -572,7 +572,7 @@ class Converter:
             cell = text[quotes[i] + 1 : quotes[i + 1]]
             has_cells = cell.count(sep) >= len(self.columns) - 1
             if has_cells and _holds_rows(cell.decode(errors="replace"), self.dialect, self.columns):
-                raise pa.ArrowInvalid("a cell holds rows")
+                raise pa.ArrowInvalid("a quote is not closed in its line, and its cell holds rows")
 
     def _check_decoded(self, batch: pa.RecordBatch) -> None:
         """Raise `ArrowInvalid` for texts with marks of bytes that could not be decoded."""

@@ -101,7 +101,7 @@ class ColumnEvidence:
     @property
     def may_be_unit(self) -> bool:
         """Whether it holds units, or is called so: `unit` is also the name of a machine."""
-        is_called_unit = self.column.name.strip().casefold() == "unit"
+        is_called_unit = self.column.name.strip().casefold() in ("unit", "units", "uom")
         return is_called_unit or (self._are_words and self.is_unit)
 
     @cached_property

@@ -627,6 +627,7 @@ def test_readings_of_one_series_in_several_units_are_asked_about(name, column):
 def test_a_unit_that_follows_another_one_is_asked_about(first, second, factor):
     units = np.repeat([first, second], N // 2)
     table = pd.DataFrame({"when": HOURS, "v": wave(N) + 50, "unit": units})
+    assert failure(table.rename(columns={"unit": "UOM"})).code == "mixed-units"
     table["unit"] = table["unit"].map("unit {}".format) if first == "7" else table["unit"]
     table.loc[N // 2 :, "v"] *= factor
 
