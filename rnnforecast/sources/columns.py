@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.numbers import MISSING, NumberForm, TextNumbers, is_number
+from rnnforecast.sources.numbers import (
+    MISSING,
+    NUMERIC_SHARE,
+    NumberForm,
+    TextNumbers,
+    is_number,
+)
 from rnnforecast.sources.stamps import (
     FORMS,
     infer_forms,
@@ -33,8 +39,6 @@ Counts = NDArray[np.int64]
 Kind = Literal["time", "number", "text", "empty", "nested", "other"]
 MAX_SAMPLE = 1000
 MAX_COLUMNS = 150_000
-_NUMERIC_SHARE = 0.5
-"""A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _DATE = re.compile(
     r"\s*(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{8}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
@@ -79,8 +83,6 @@ _EVEN_CHANGES, _LESS_THAN_HOURLY = 2.0, 0.75
 equally, and less than in an hour."""
 _FIRST_YEAR, _PAST_YEAR, _LONGEST_YEARS, _FEWEST_YEARS = 1700, 2100, 10, 9
 """Range of numbers that can be years, the longest step in years, and the fewest steps."""
-
-
 _MAX_DECODED_BYTES = 1 << 28
 """Bytes of the texts of a batch, at most."""
 
@@ -129,7 +131,7 @@ def infer_text_column(name: str, cells: Sequence[str], form: NumberForm | None) 
         kind = "number"
     elif _are_dates(sample):
         kind = "time"
-    elif n_numbers >= _NUMERIC_SHARE * len(sample):
+    elif n_numbers >= NUMERIC_SHARE * len(sample):
         kind = "number"
     if kind == "number" and form is not None and form != NumberForm():
         sample = tuple(map(form.to_plain, sample))
@@ -142,7 +144,7 @@ def _are_dates(cells: Sequence[str]) -> bool:
     if 4 * sum(map(is_date, first)) <= len(first):
         return False
     sample = spread(cells, _N_STAMPS)
-    return sum(map(is_date, sample)) > _NUMERIC_SHARE * len(sample)
+    return sum(map(is_date, sample)) > NUMERIC_SHARE * len(sample)
 
 
 def with_weak_dates(
@@ -213,10 +215,7 @@ def _counts(column: Column) -> bool:
 
 def unit_of(column: Column) -> str | None:
     """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
-    try:
-        return infer_epoch_unit([float(text) for text in column.sample])
-    except ValueError:
-        return None
+    return infer_epoch_unit(floats_of(column))
 
 
 def _may_count(texts: Sequence[str]) -> bool:
@@ -225,7 +224,7 @@ def _may_count(texts: Sequence[str]) -> bool:
         return False
     numbers = sorted({int(text) for text in texts})
     steps = {b - a for a, b in pairwise(numbers)}
-    return len(steps) == 1 and infer_epoch_unit([float(number) for number in numbers]) is not None
+    return len(steps) == 1 and infer_epoch_unit(numbers) is not None
 
 
 def is_integer(text: str) -> bool:
@@ -306,29 +305,33 @@ def has_value(cells: Sequence[str]) -> bool:
     return any(map(is_value, cells))
 
 
-def infer_epoch_unit(values: Sequence[float]) -> str | None:
+def infer_epoch_unit(values: Sequence[float] | NDArray[Any]) -> str | None:
     """Return the unit in which all values are times between 1990 and 2100; None if not just one.
 
     Days of Excel lie in order and in equal steps; other numbers of this size may be readings. .NET
     ticks of this century are nanoseconds of 1990, whose steps would be no whole minutes.
     """
-    if values and all(_TICKS_2000 <= value < _TICKS_2100 for value in values):
+    if not len(values):
+        return None
+    low, high = np.min(values), np.max(values)
+    if low >= _TICKS_2000 and high < _TICKS_2100:
         steps = np.diff(np.unique(values))
         step = float(np.median(steps)) if len(steps) else 1.0
         return "ns" if abs(step - np.rint(step / _MINUTE_NS) * _MINUTE_NS) < 1000 else TICKS
-    units = [
-        unit
-        for unit, factor in EPOCH_UNITS_US.items()
-        if values and all(EPOCH_1990_US <= value * factor < EPOCH_2100_US for value in values)
-    ]
 
-    if not units and values and all(_EXCEL_1990 <= value < _EXCEL_2100 for value in values):
+    if low >= _EXCEL_1990 and high < _EXCEL_2100:
         steps = np.diff(np.unique(values))
         is_ahead = np.diff(values) >= 0
         if len(steps) < 2 or is_ahead.mean() < _REGULAR_SHARE:
             return None
         is_even = np.abs(steps - np.median(steps)) <= _EXCEL_ERROR + 0.01 * np.median(steps)
         return EXCEL if is_even.mean() >= _REGULAR_SHARE else None
+
+    units = [
+        unit
+        for unit, factor in EPOCH_UNITS_US.items()
+        if low * factor >= EPOCH_1990_US and high * factor < EPOCH_2100_US
+    ]
     return units[0] if len(units) == 1 else None
 
 
@@ -340,10 +343,7 @@ def may_be_years(column: Column) -> bool:
     """
     if column.kind != "number":
         return False
-    try:
-        values = np.array([float(text) for text in column.sample])
-    except ValueError:
-        return False
+    values = floats_of(column)
     distinct = np.unique(values)
     steps, order = np.diff(distinct), np.sign(np.diff(values))
     if len(steps) < _FEWEST_YEARS or distinct[0] < _FIRST_YEAR or distinct[-1] >= _PAST_YEAR:
@@ -359,21 +359,27 @@ def count_decimals(texts: Sequence[str]) -> int:
     return max((len(text.strip().partition(".")[2]) for text in texts), default=0)
 
 
+def floats_of(column: Column) -> NDArray[np.float64]:
+    """Return the cells as numbers; none where one of them is another text."""
+    try:
+        return np.array([float(text) for text in column.sample])
+    except ValueError:
+        return np.zeros(0)
+
+
 def integers_of(column: Column) -> Counts:
     """Return the cells as whole numbers; none where one of them is another text."""
     bare = [text.strip() for text in column.sample]
     if column.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
         return np.zeros(0, np.int64)
     numbers = np.array([float(text) for text in bare])
-    is_whole = np.isfinite(numbers).all() and (np.abs(numbers) < 1e15).all()
-    is_whole = is_whole and (numbers == np.rint(numbers)).all()
-    return numbers.astype(np.int64) if is_whole else np.zeros(0, np.int64)
+    is_whole = (np.abs(numbers) < 1e15) & (numbers == np.rint(numbers))
+    return numbers.astype(np.int64) if is_whole.all() else np.zeros(0, np.int64)
 
 
 def counts_since_1970(column: Column) -> bool:
     """Tell whether the numbers of a column count time since 1970."""
-    numbers = integers_of(column)
-    return len(numbers) > 0 and infer_epoch_unit(numbers.astype(np.float64).tolist()) is not None
+    return infer_epoch_unit(integers_of(column)) is not None
 
 
 def counts_by_one(column: Column) -> bool:
@@ -393,7 +399,7 @@ def is_index(column: Column) -> bool:
     if not len(steps):
         return False
     values, counts = np.unique(steps, return_counts=True)
-    is_even = values[counts.argmax()] != 0 and counts.max() > _NUMERIC_SHARE * len(steps)
+    is_even = values[counts.argmax()] != 0 and counts.max() > NUMERIC_SHARE * len(steps)
     is_repeated = bool(np.isin(steps, (0, 1)).all())
     is_shuffled = len(np.unique(numbers)) == len(numbers) and numbers.min() >= 0
     has_zeros = any(re.match(r"0\d", text) for text in column.sample)
@@ -401,10 +407,10 @@ def is_index(column: Column) -> bool:
     return bool(is_even or is_repeated or (is_shuffled and values[0] < 0))
 
 
-def count_repeated_rows(columns: Sequence[Column]) -> int:
-    """Return how many rows of the sample have the same cells in these columns as the row before."""
+def repeats_row(columns: Sequence[Column]) -> NDArray[np.bool_]:
+    """Tell of each row of the sample but the first whether it is like the one before."""
     rows = list(zip(*(column.sample for column in columns), strict=False))
-    return sum(a == b for a, b in pairwise(rows))
+    return np.array([a == b for a, b in pairwise(rows)], np.bool_)
 
 
 def are_mostly(is_kind: Callable[[str], bool], texts: Sequence[str]) -> bool:
@@ -479,18 +485,11 @@ def continues_within_hours(column: Column, split: Column, hours: Sequence[Column
     their readings of an hour are closer to each other than to those of the next. Totals, and
     numbers of rows, tell nothing.
     """
-    try:
-        values = np.array([float(text) for text in column.sample])
-    except ValueError:
-        return False
+    values = floats_of(column)
     n_parts = len(set(split.sample))
     if column.kind != "number" or len(values) != len(split.sample) or len(values) <= 2 * n_parts:
         return False
-    hour = np.unique(
-        list(zip(*(c.sample for c in hours), strict=True)), axis=0, return_inverse=True
-    )
-    is_same = np.diff(hour[1].ravel()) == 0
-    steps = np.diff(values)
+    is_same, steps = repeats_row(hours), np.diff(values)
     if (steps >= 0).all() or (steps <= 0).all() or is_same.all() or not is_same.any():
         return False
     inside, across = np.abs(steps[is_same]).mean(), np.abs(steps[~is_same]).mean()
@@ -619,13 +618,10 @@ def cast_batch(
         if is_time and pa.types.is_timestamp(type_):
             has_zone = getattr(array.type, "tz", None) is not None
             if has_zone != (type_.tz is not None):
+                article, verb = ("a", "have none") if has_zone else ("no", "do")
                 raise DataError(
-                    f"the timestamps in column {name!r} of {source} have "
-                    + (
-                        "a time zone, but others have none"
-                        if has_zone
-                        else "no time zone, but others do"
-                    ),
+                    f"the timestamps in column {name!r} of {source} have {article} time zone, "
+                    f"but others {verb}",
                     code="mixed-zones",
                     location=Location(source, column=name),
                     hint="write all timestamps with a time zone or all without one",
@@ -652,10 +648,8 @@ def _recode(array: pa.DictionaryArray, type_: pa.DataType) -> pa.DictionaryArray
     They are never written out, as one long text may stand for many rows.
     """
     used = pc.unique(array.indices.drop_null())
-    position = np.zeros(max(len(array.dictionary), 1), np.int64)
-    position[used.to_numpy()] = np.arange(len(used))
     encoded = _cast(array.dictionary.take(used), type_).dictionary_encode()
-    rows = pc.if_else(array.indices.is_valid(), position[array.indices.fill_null(0)], None)
+    rows = pc.index_in(array.indices, used)
     return pa.DictionaryArray.from_arrays(encoded.indices.take(rows), encoded.dictionary)
 
 

@@ -59,7 +59,7 @@ _TYPE = re.compile(
 _MIN_VALUES_OF_A_UNIT = 10
 """A letter right behind whole numbers is a unit only if there are more different ones than these:
 1A, 2A, 3A are names."""
-_MIN_NUMERIC_SHARE = 0.5
+NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _MIN_MEASURED = 10
 """With this many different decimals, a text column of a table contains measurements."""
@@ -271,7 +271,7 @@ def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | No
     decorated = _decorated(cells, forms)
     if decorated is not None and decorated.n_fit > n_best:
         return decorated
-    if n_best < _MIN_NUMERIC_SHARE * len(cells):
+    if n_best < NUMERIC_SHARE * len(cells):
         other_mark = _infer_marks(cells)  # the user's marks are those of other columns
         return other_mark or Numbers(best, n_best, None)
 
@@ -357,7 +357,7 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
     """Infer the form of numbers with units, signs or quotes; None where most cells are none."""
     matches = [match for cell in cells if (match := _CELL.fullmatch(cell)) is not None]
     matches = [m for m in matches if bool(m["bracket"]) == bool(m["close"])]
-    if len(matches) < _MIN_NUMERIC_SHARE * len(cells):
+    if len(matches) < NUMERIC_SHARE * len(cells):
         return None
     units = Counter(m["unit"] or m["currency"] or "" for m in matches)
     bare = [m for m in matches if not (m["unit"] or m["currency"])]
@@ -467,7 +467,7 @@ class Marks:
         for name, values in cells.items():
             sample = [*values[:_MAX_CELLS], *spread(values[_MAX_CELLS:], _MAX_CELLS)]
             numbers = infer_numbers(sample, config.decimal, config.thousands)
-            if sample and numbers.n_fit >= _MIN_NUMERIC_SHARE * len(sample):
+            if sample and numbers.n_fit >= NUMERIC_SHARE * len(sample):
                 columns[name] = numbers
 
         decimals = Counter(n.decimal for n in columns.values() if n.decimal is not None)
@@ -622,7 +622,7 @@ class TextNumbers:
             present = [text for text in texts if text.strip() not in missing]
             numbers = [text for text in present if _CELL.fullmatch(text) is not None]
             decimals = {text for text in numbers if re.search(r"\d[.,]\d", text)}
-            is_mostly = len(numbers) >= _MIN_NUMERIC_SHARE * len(present)
+            is_mostly = len(numbers) >= NUMERIC_SHARE * len(present)
             if is_mostly and len(decimals) >= _MIN_MEASURED:
                 measured[name] = present
         marks = Marks.of(measured, ",", config, source)

@@ -19,19 +19,19 @@ from rnnforecast.sources.columns import (
     are_halves,
     are_mostly,
     continues_within_hours,
-    count_repeated_rows,
     counts_by_one,
     counts_since_1970,
     fills_60,
+    floats_of,
     has_fractions,
     has_hours_to_12,
     integers_of,
     is_called_split,
     is_time_of_day,
     parts_of_hour,
+    repeats_row,
     split_of_hour,
 )
-from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.stamps import (
     begin_of_period,
     clock_since_midnight,
@@ -146,6 +146,15 @@ class TimeParts:
     kinds: tuple[str, ...]
     """What each column holds; nothing where their texts stand side by side."""
 
+    def plus(self, column: Column, kind: str) -> TimeParts:
+        """Return these columns and another one, which holds the next part."""
+        return TimeParts((*self.names, column.name), (*self.kinds, kind))
+
+    def select(self, columns: Sequence[Column]) -> list[Column]:
+        """Return these of the columns of a table."""
+        by_name = {column.name: column for column in columns}
+        return [by_name[name] for name in self.names]
+
     def join(self, texts: Sequence[pa.Array]) -> pa.Array:
         """Join the texts of the columns, `(row,)` each, to stamps; null where a part is missing."""
         trimmed = [pc.utf8_trim_whitespace(text) for text in texts]
@@ -255,8 +264,7 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
     )
     if by_name is not None and len(by_name.names) == len(names):
         return by_name
-    by_column = {column.name: column for column in columns}
-    parts = [by_column[name] for name in names]
+    parts = TimeParts(names, ()).select(columns)
     date = next((column for column in parts if column.kind == "time"), None)
     split = split_of_hour(parts[-1], parts[:-1]) if date is parts[0] and _is_hourly(date) else None
     if split is not None and len(parts) == 2:
@@ -299,8 +307,8 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     # Numbers that count the parts of each hour may be those of sensors, but for their names, and
     # for readings that go on from part to part.
     coarse = TimeParts((times[0].name,), (HOURLY,)) if is_hourly else ways[0]
-    hours = [column for column in columns if column.name in coarse.names]
-    candidates = columns if count_repeated_rows(hours) >= _MIN_ROWS else ()
+    hours = coarse.select(columns)
+    candidates = columns if repeats_row(hours).sum() >= _MIN_ROWS else ()
     for column in candidates:
         split = split_of_hour(column, hours)
         if split is None or column in hours:
@@ -309,8 +317,7 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         continues = any(
             continues_within_hours(c, column, hours) for c in columns if c is not column
         )
-        parts = TimeParts((*coarse.names, column.name), (*coarse.kinds, split))
-        parts = _with_counted_hours(parts, columns)
+        parts = _with_counted_hours(coarse.plus(column, split), columns)
         if parts.kinds and is_named and continues:
             return [parts]
         if parts.kinds and (is_named or continues):
@@ -367,7 +374,7 @@ def _infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
 
 def _finer_than(times: Sequence[Column], columns: Sequence[Column]) -> TimeParts | None:
     """Return whole stamps with the seconds or milliseconds beside them, if they lack these."""
-    if len(times) > 1 or count_repeated_rows(times) < _MIN_ROWS:
+    if len(times) > 1 or repeats_row(times).sum() < _MIN_ROWS:
         return None
     time = times[0]
     for column in columns:
@@ -418,24 +425,20 @@ def _with_finer_parts(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     """
     parts = _with_minutes(parts, columns)
     if parts.kinds == (DATE, CLOCK):
-        clock = next(column for column in columns if column.name == parts.names[1])
+        clock = parts.select(columns)[1]
         second = next((column for column in columns if _is_second_of(column, clock)), None)
         if second is not None:
-            parts = TimeParts((*parts.names, second.name), (*parts.kinds, "second"))
+            parts = parts.plus(second, "second")
     for column in columns:
         fraction = _fraction_kind(column)
         if parts.kinds[-1] in ("hour", "minute", "second", CLOCK) and are_halves(column):
-            parts = TimeParts((*parts.names, column.name), (*parts.kinds, HALF))
+            parts = parts.plus(column, HALF)
         elif parts.kinds[-1] in ("second", CLOCK) and fraction is not None:
-            parts = TimeParts((*parts.names, column.name), (*parts.kinds, fraction))
+            parts = parts.plus(column, fraction)
     if parts.kinds[-1] == "hour":
-        by_name = {column.name: column for column in columns}
-        hours = [by_name[name] for name in parts.names]
-        for column in filter(is_called_split, columns):
-            split = split_of_hour(column, hours)
-            if split is not None:
-                parts = TimeParts((*parts.names, column.name), (*parts.kinds, split))
-                break
+        hours = parts.select(columns)
+        splits = ((c, split_of_hour(c, hours)) for c in columns if is_called_split(c))
+        parts = next((parts.plus(c, kind) for c, kind in splits if kind is not None), parts)
     return _with_counted_hours(parts, columns)
 
 
@@ -445,18 +448,17 @@ def _with_minutes(parts: TimeParts, columns: Sequence[Column]) -> TimeParts:
     Other names than one plain word also have to fill the hour in equal steps: `min` may be the
     least reading, `mm` is rain, and `per_minute` a rate.
     """
-    by_name = {column.name: column for column in columns}
     for part, coarser in (("minute", "hour"), ("second", "minute")):
         if coarser not in parts.kinds or part in parts.kinds:
             break
         candidates = [c for c in columns if _is_called(c, part) and _is_within(c, part)]
-        is_repeated = count_repeated_rows([by_name[name] for name in parts.names]) >= _MIN_ROWS
+        is_repeated = repeats_row(parts.select(columns)).sum() >= _MIN_ROWS
         plain = [c for c in candidates if _is_called_plainly(c, part)]
         chosen = [c for c in plain if is_repeated or len(set(c.sample)) > 1]
         chosen = chosen or list(filter(fills_60, candidates))
         if not chosen:
             break
-        parts = TimeParts((*parts.names, chosen[0].name), (*parts.kinds, part))
+        parts = parts.plus(chosen[0], part)
     return parts
 
 
@@ -469,8 +471,8 @@ def _with_counted_hours(parts: TimeParts, columns: Sequence[Column]) -> TimePart
     finer = next((kind for kind in kinds if kind == "minute" or parts_of_hour(kind)[0]), None)
     if "hour" not in kinds or finer is None:
         return parts
-    by_name = {column.name: column for column in columns}
-    hours, later = (integers_of(by_name[parts.names[kinds.index(k)]]) for k in ("hour", finer))
+    by_kind = dict(zip(kinds, parts.select(columns), strict=True))
+    hours, later = integers_of(by_kind["hour"]), integers_of(by_kind[finer])
     if (hours == 0).any() or len(hours) != len(later):
         return parts
     if (later[hours == 24] > later.min()).any():
@@ -595,7 +597,8 @@ def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
     minutes = minutes + _minutes_of_digits(part.get(DIGITS, zero))
     seconds = minutes * 60 + part.get("second", zero)
     stamps = days.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
-    return [str(stamp) for stamp in np.datetime_as_string(stamps)]
+    texts: list[str] = np.datetime_as_string(stamps).tolist()
+    return texts
 
 
 def _minutes_of_digits(digits: Counts) -> Counts:
@@ -643,14 +646,9 @@ def _is_day_of(column: Column, month: Column) -> bool:
     if not _is_within(column, "day") or len(column.sample) != len(month.sample):
         return False
     months = [text.strip().replace("-", "") for text in month.sample]
-    columns = [
-        Column(name, "number", tuple(part))
-        for name, part in (
-            ("year", [text[:4] for text in months]),
-            ("month", [text[4:] for text in months]),
-        )
-    ]
-    stamps = _stamps_of([*columns, column], _CALENDAR[:3])
+    year = Column("year", "number", tuple(text[:4] for text in months))
+    number = Column("month", "number", tuple(text[4:] for text in months))
+    stamps = _stamps_of([year, number, column], _CALENDAR[:3])
     if len(set(stamps)) < _MIN_ROWS or not is_regular(stamps):
         return False
     days = np.unique(np.array(stamps, "datetime64[D]"))
@@ -708,10 +706,9 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
     which the steps fill a day, or without a midnight that of the name. Whole hours and periods are
     told by other rules.
     """
-    bare = [text.strip() for text in column.sample]
-    if column.kind != "number" or not all(is_number(text, ".") for text in bare):
+    numbers = floats_of(column)
+    if column.kind != "number" or len(numbers) != len(dates):
         return None
-    numbers = np.array([float(text) for text in bare])
     steps, is_same = np.diff(numbers), dates[1:] == dates[:-1]
     steps, begins = steps[is_same], numbers[1:][~is_same]
     if len(steps) < _MIN_ROWS:

@@ -72,8 +72,6 @@ _FEWEST_SUMMED, _SUM_ERROR = 20, 1e-4
 """Readings above 0 of which the last row is the sum."""
 _MAX_TOTALS_SHARE = 0.1
 """Share of lines of sums and means among rows, as after each day."""
-_NUMERIC_SHARE = 0.5
-"""A column of text with this share of numbers counts as numbers."""
 _TIME_WORD = re.compile(r"(?i)time|date|zeit|datum|stamp|fecha|hora|heure|jour|data|dag|tag|day")
 """What names of times hold, in several languages."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')

@@ -146,7 +146,7 @@ class StampForm:
     @property
     def year_place(self) -> int:
         """Where the year stands in the date."""
-        return self.format.lower().index("y") if "y" in self.format.lower() else -1
+        return self.format.lower().find("y")
 
     @cached_property
     def interval_pattern(self) -> str:
@@ -186,25 +186,15 @@ class StampForm:
         names = [field.name for field in groups.type]
         parts = dict(zip(names, groups.flatten(), strict=True))
 
-        date_names = [name for name in "YymdbjqWth" if name in parts]
-        dates = _map_texts(
-            pc.binary_join_element_wise(*(parts[name] for name in date_names), "\t"),
-            lambda text: _iso_date(dict(zip(date_names, text.split("\t"), strict=True))),
-        )
-        clock_names = [name for name in "HMSp" if name in parts]
-        if not clock_names:
+        dates = _map_parts(parts, "YymdbjqWth", _iso_date)
+        if parts.keys().isdisjoint("HMSp"):
             return dates
-        clocks = _map_texts(
-            pc.binary_join_element_wise(*(parts[name] for name in clock_names), "\t"),
-            lambda text: _iso_clock(dict(zip(clock_names, text.split("\t"), strict=True))),
-        )
+        clocks = _map_parts(parts, "HMSp", _iso_clock)
         fractions: pa.Array | str = ""
         if "f" in parts:
-            digits = parts["f"]
-            if "g" in parts:
-                digits = pc.binary_join_element_wise(digits, parts["g"], "")
+            digits = pc.binary_join_element_wise(*(parts[n] for n in "fg" if n in parts), "")
             fractions = pc.replace_substring_regex(digits, r"^(\d)", r".\1")
-        zones = _map_texts(parts["z"], _iso_zone) if "z" in parts else ""
+        zones = _map_parts(parts, "z", _iso_zone) if "z" in parts else ""
         return pc.binary_join_element_wise(dates, clocks, fractions, zones, "")
 
     def format_of(self, text: str) -> str:
@@ -223,11 +213,15 @@ def _unnamed(pattern: str) -> str:
     return re.sub(r"\(\?P<\w+>", "(?:", pattern)
 
 
-def _map_texts(texts: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
-    """Apply a function to each different text: there are few different days, months, and clocks."""
-    encoded = texts.dictionary_encode()
-    values = pa.array([function(text) for text in encoded.dictionary.to_pylist()], pa.string())
-    return values.take(encoded.indices)
+def _map_parts(
+    parts: Mapping[str, pa.Array], letters: str, function: Callable[[dict[str, str]], str | None]
+) -> pa.Array:
+    """Apply a function to the parts of these letters: few days, and few clocks, are different."""
+    names = [letter for letter in letters if letter in parts]
+    texts = pc.binary_join_element_wise(*(parts[name] for name in names), "\t").dictionary_encode()
+    rows = (text.split("\t") for text in texts.dictionary.to_pylist())
+    values = pa.array([function(dict(zip(names, row, strict=True))) for row in rows], pa.string())
+    return values.take(texts.indices)
 
 
 def _iso_date(parts: dict[str, str]) -> str | None:
@@ -239,21 +233,15 @@ def _iso_date(parts: dict[str, str]) -> str | None:
         year += 1900 if year >= _PIVOT else 2000
     else:
         return None
-    month, day = 1, 1
+    month, day = int(parts.get("m") or 1), int(parts.get("d") or 1)
     if parts.get("b"):
-        number = month_of(parts["b"])
-        if number is None:
-            return None
-        month = number
+        month = month_of(parts["b"]) or 0  # of no date
     elif parts.get("q"):
         month = 3 * int(parts["q"]) - 2
     elif parts.get("h"):
         month = 6 * int(parts["h"]) - 5
     elif parts.get("t"):
         month = int(parts["t"].ljust(2, "0"))
-    elif parts.get("m"):
-        month = int(parts["m"])
-    day = int(parts.get("d") or 1)
 
     try:
         if parts.get("W"):
@@ -326,9 +314,9 @@ def with_english_half(text: str) -> str:
     return text
 
 
-def _iso_zone(text: str) -> str:
+def _iso_zone(parts: dict[str, str]) -> str:
     """Return an offset from UTC in ISO 8601; nothing for no zone, and for a name of several."""
-    minutes = offset_minutes(text)
+    minutes = offset_minutes(parts["z"])
     return "" if minutes is None else format_utc_offset(minutes)
 
 
@@ -347,8 +335,7 @@ def offset_minutes(zone: str) -> int | None:
 def _forms() -> tuple[StampForm, ...]:
     """Return all forms."""
     forms = []
-    for mark in "-/.":
-        sep = re.escape(mark)
+    for mark, sep in (("-", "-"), ("/", "/"), (".", r"\.")):
         forms += [
             StampForm(f"%Y{mark}%m{mark}%d", f"{_Y}{sep}{_m}{sep}{_d}"),
             StampForm(f"%d{mark}%m{mark}%Y", f"{_d}{sep}{_m}{sep}{_Y}"),
@@ -505,11 +492,9 @@ def _steps_between(iso: Sequence[str | None]) -> list[float]:
 
     def moment(text: str) -> dt.datetime:
         date, _, clock = text.partition("T")
-        hours, minutes, seconds = (
-            (*map(int, clock[:8].split(":")), 0, 0, 0)[:3] if clock else (0, 0, 0)
-        )
-        time = dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
-        return dt.datetime.fromisoformat(date) + time
+        numbers = map(int, re.findall(r"\d+", clock[:8]))
+        time = dict(zip(("hours", "minutes", "seconds"), numbers, strict=False))
+        return dt.datetime.fromisoformat(date) + dt.timedelta(**time)
 
     times = sorted({moment(text) for text in iso if text is not None})
     return [(b - a).total_seconds() for a, b in pairwise(times)]
@@ -642,16 +627,8 @@ _PIECE = re.compile(rf"{_ZONE_PATH}|\d+|[^\W\d_]+|[\W_]")
 _MAX_PIECES = 40
 """No stamp has more words, numbers and marks between them."""
 _DAYS_OF_WEEK = 7
-_WIDTHS = {
-    "Y": (4, 4),
-    "m": (1, 2),
-    "d": (1, 2),
-    "j": (3, 3),
-    "H": (1, 2),
-    "M": (2, 2),
-    "S": (2, 2),
-}
-_WIDTHS |= {"f": (1, 9), "b": (3, 12)}
+_WIDTHS = {"Y": (4, 4), "j": (3, 3), "M": (2, 2), "S": (2, 2), "f": (1, 9), "b": (3, 12)}
+_WIDTHS |= dict.fromkeys("mdH", (1, 2))
 """How many digits a part has."""
 _LARGEST = {"m": 12, "d": 31, "j": 366, "H": 24, "M": 59, "S": 60}
 _DATES = ("Y m d", "d m Y", "m d Y", "Y j", "Ymd", "dmY", "d b Y", "b d Y", "Y b d", "YjHM")

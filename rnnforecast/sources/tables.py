@@ -32,7 +32,7 @@ from rnnforecast.errors import DataError, Location, Proposal, UsageError, option
 from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.inputs import InputFile
-from rnnforecast.sources.numbers import MISSING
+from rnnforecast.sources.numbers import MISSING, NUMERIC_SHARE
 from rnnforecast.sources.parquet import TableSource
 from rnnforecast.sources.text import open_binary, readable, unpacked_size
 from rnnforecast.storage.durable import as_write_error
@@ -43,8 +43,6 @@ JSON_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 EXCEL_ENDINGS = (".xlsx", ".xlsm")
 ARROW_ENDINGS = (".feather", ".arrow")
 _CHUNK_BYTES = 1 << 24
-_NUMERIC_SHARE = 0.5
-"""A column with this share of numbers counts as numbers: other values are errors then."""
 _MAX_LISTED = 5
 """Texts, tables or sheets that are offered."""
 _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
@@ -202,7 +200,7 @@ def make_table(
         present = [None if skip else v for v, skip in zip(values, is_missing, strict=True)]
         counts = Counter(kind for value in present if (kind := _kind_of(value)))
         n_numbers = counts["numbers"]
-        if len(counts) > 1 and n_numbers >= _NUMERIC_SHARE * counts.total():
+        if len(counts) > 1 and n_numbers >= NUMERIC_SHARE * counts.total():
             raise _mixed(name, present, counts, locate)
         if n_numbers and len(counts) == 1:
             arrays[name] = pa.array([None if v is None else float(v) for v in present])  # type: ignore[arg-type]
