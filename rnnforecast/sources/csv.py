@@ -107,11 +107,7 @@ class CsvFile:
             text = file if needs_no_recoding else Utf8Stream(file, encoding, errors)
             dialect = self.dialect
             rows = RowStream(
-                text,
-                dialect.n_above,
-                dialect.comment,
-                dialect.sep,
-                skips_damaged=dialect.is_damaged,
+                text, dialect.n_above, dialect.comment, dialect.sep, is_damaged=dialect.is_damaged
             )
 
             with LimitedStream(rows, self.max_bytes, self.name) as stream:
@@ -304,7 +300,8 @@ class CsvFile:
                 if _REPLACEMENT in line and location.line is None:
                     location = Location(self.name, line=number, text=line)
                 parse_errors.check(cells, partial(self._cell_location, number, line, cells))
-                if parse_errors.is_second_header(cells):
+                has_names = len(cells) > 1 and not set(cells).isdisjoint(self.dialect.names)
+                if has_names and are_names(cells):
                     return second_table(self.name, number, line)
             elif not self.skips_bad_rows:
                 if len(below) == len(cells) > 1 and are_names(cells):
@@ -705,14 +702,6 @@ class ParseErrors:
             elif len(known) < _MAX_KNOWN_NUMBERS:
                 known.add(text)
 
-    def is_second_header(self, cells: Sequence[str]) -> bool:
-        """Tell whether a row names the columns of another table: no cell of it is a number."""
-        return (
-            len(cells) > 1
-            and not set(cells).isdisjoint(self._dialect.names)
-            and are_names(list(cells))
-        )
-
     def error(self) -> DataError | None:
         """Return an error for the first column with such texts, at the first; None for none."""
         if not self._locations:
@@ -738,14 +727,13 @@ class ParseErrors:
 
 def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:
     """Return forms that may have been meant, each with the options that ask for it."""
-    other_text = OTHER_MARK[form.decimal]
-    condition = "if the decimal mark is different"
-    forms = [(replace(form, decimal=other_text), Proposal(("--decimal", other_text), condition))]
-    for mark in (other_text, " ", "'"):
-        if form.thousands is None:
-            options = ("--thousands", mark, "--decimal", form.decimal)
-            proposal = Proposal(options, f"if {mark!r} is the thousands separator")
-            forms.append((replace(form, thousands=mark), proposal))
+    decimal = OTHER_MARK[form.decimal]
+    proposal = Proposal(("--decimal", decimal), "if the decimal mark is different")
+    forms = [(replace(form, decimal=decimal), proposal)]
+    for mark in (decimal, " ", "'") if form.thousands is None else ():
+        options = ("--thousands", mark, "--decimal", form.decimal)
+        proposal = Proposal(options, f"if {mark!r} is the thousands separator")
+        forms.append((replace(form, thousands=mark), proposal))
     return forms
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from fnmatch import fnmatch, fnmatchcase
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -195,8 +195,8 @@ def is_read_with(source: RemotePath, path: RemotePath) -> bool:
 def _split_pattern(path: RemotePath) -> tuple[RemotePath, list[str]]:
     """Return the folder that a pattern begins with, and the parts of the pattern below it."""
     parts = path.url.key.split("/")
-    n_fixed = next((i for i, part in enumerate(parts) if _has_magic(part)), len(parts))
-    return RemotePath(path.url.with_key("/".join(parts[:n_fixed]))), parts[n_fixed:]
+    fixed = list(takewhile(lambda part: not _has_magic(part), parts))
+    return RemotePath(path.url.with_key("/".join(fixed))), parts[len(fixed) :]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -222,11 +222,14 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _match_pattern(text: str) -> list[Path]:
     """Return what matches a pattern, as `glob` does. Raises `DataError` for what it hides."""
-    if not glob.has_magic(text):
-        return []
-    parts = Path(text).parts
-    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    return sorted(set(_matches_below(Path(*parts[:n_fixed]), parts[n_fixed:])), key=str)
+    folder, pattern = _split_local_pattern(Path(text))
+    return sorted(set(_matches_below(folder, pattern)), key=str) if pattern else []
+
+
+def _split_local_pattern(path: Path) -> tuple[Path, Sequence[str]]:
+    """Return the folder that a pattern begins with, and the parts of the pattern below it."""
+    fixed = list(takewhile(lambda part: not glob.has_magic(part), path.parts))
+    return Path(*fixed), path.parts[len(fixed) :]
 
 
 def _matches_below(
@@ -499,9 +502,8 @@ def _would_match(source: str, path: Path) -> bool:
         return False
 
     # Links are resolved in the folders before the first wildcard, and in those of the path.
-    parts = Path(source).parts
-    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    base, pattern = Path(*parts[:n_fixed]).resolve(), parts[n_fixed:]
+    folder, pattern = _split_local_pattern(Path(source))
+    base = folder.resolve()
     resolved = path.parent.resolve() / path.name
     if "**" in pattern:
         return resolved.is_relative_to(base) and fnmatch(resolved.name, pattern[-1])
@@ -540,13 +542,11 @@ def lies_beside(source: str, model: AnyPath) -> bool:
 
     def is_inside(path: Path) -> bool:
         path = path.resolve()
-        if not path.is_relative_to(folder):
-            return False
-        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        return path.is_relative_to(folder) and not any(
+            part.startswith(".") for part in path.relative_to(folder).parts
+        )
 
-    parts = place.parts
-    n_fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    if not is_inside(place if place.exists() else Path(*parts[:n_fixed])):
+    if not is_inside(place if place.exists() else _split_local_pattern(place)[0]):
         return False
     files = expand_path(str(place))
     linked = [file for file in files if file.is_symlink()]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import InputRead, Listener, WarningEvent
-from rnnforecast.storage.remote import AnyPath, RemotePath, get_infos, is_remote
+from rnnforecast.storage.remote import AnyPath, get_infos, is_remote
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -58,21 +58,19 @@ class InputFile:
         self.state = state
         self._is_database = is_database
         """Whether a database reads it, which lets nobody see half a change."""
-        self._n_hashed, self._digest = 0, hashlib.sha256().digest()
+        self.n_hashed, self._digest = 0, hashlib.sha256().digest()
         """The longest beginning that was read, and its SHA-256."""
 
     @classmethod
     def of(cls, path: AnyPath, *, is_database: bool = False) -> InputFile:
         """Look at a file. Raises `DataError` where it is gone, or none that can be read."""
-        state = _object_states([path])[0] if is_remote(path) else _file_state(path)
-        return cls(path, state, is_database=is_database)
+        return cls(path, _existing(path, next(_states([path]))), is_database=is_database)
 
     @classmethod
     def of_all(cls, paths: Sequence[AnyPath]) -> tuple[InputFile, ...]:
         """Look at many files of one kind; a store is asked for all of its objects at once."""
-        objects = [path for path in paths if is_remote(path)]
-        states = iter(_object_states(objects))
-        return tuple(cls(p, next(states) if is_remote(p) else _file_state(p)) for p in paths)
+        states = zip(paths, _states(paths), strict=True)
+        return tuple(cls(path, _existing(path, state)) for path, state in states)
 
     def open(self) -> io.BufferedReader:
         """Open the file as it is stored. For an object, this and each later read raise `DataError`.
@@ -100,15 +98,10 @@ class InputFile:
 
         A longer beginning than the one that is known is remembered.
         """
-        if n_bytes == self._n_hashed and digest != self._digest:
+        if n_bytes == self.n_hashed and digest != self._digest:
             raise self.changed()
-        if n_bytes > self._n_hashed:
-            self._n_hashed, self._digest = n_bytes, digest
-
-    @property
-    def n_hashed(self) -> int:
-        """How many bytes of its beginning were read."""
-        return self._n_hashed
+        if n_bytes > self.n_hashed:
+            self.n_hashed, self._digest = n_bytes, digest
 
     def check(self, now: FileState | None, listener: Listener) -> None:
         """Warn of a file that has grown while it was read; raise `DataError` for other changes.
@@ -123,7 +116,7 @@ class InputFile:
             and not is_remote(self.path)
             and now.identity == self.state.identity
             and now.size >= self.state.size
-            and self._n_hashed > 0
+            and self.n_hashed > 0
         )
         if not has_same_bytes:
             raise self.changed()
@@ -139,15 +132,16 @@ class InputFile:
         A file whose bytes were not all read in their order is read now. Where it is another one by
         now, its entry has the time of its last change in place of the hash.
         """
-        if is_remote(self.path):
-            return self._entry_without_hash(str(self.path))
-        path = str(self.path.resolve())
-        with suppress(OSError, DataError):
-            if self._n_hashed < self.state.size and _file_state(self.path) == self.state:
-                self._read_again(to_end=True)
-        if self._n_hashed < self.state.size:
-            return self._entry_without_hash(path)
-        return {"path": path, "bytes": self.state.size, "sha256": self._digest.hex()}
+        entry = {"path": str(self.path), "bytes": self.state.size}
+        if not is_remote(self.path):
+            entry["path"] = str(self.path.resolve())
+            with suppress(OSError, DataError):
+                if self.n_hashed < self.state.size and _file_state(self.path) == self.state:
+                    self._read_again(to_end=True)
+            if self.n_hashed >= self.state.size:
+                return {**entry, "sha256": self._digest.hex()}
+        changed = datetime.fromtimestamp(self.state.modified_ns / 1e9, UTC)
+        return {**entry, "changed": changed.isoformat()}
 
     def changed(self) -> DataError:
         """Return the error for a file that has another content than when it was first read."""
@@ -158,13 +152,9 @@ class InputFile:
             hint="run again when it is complete",
         )
 
-    def _entry_without_hash(self, path: str) -> dict[str, Any]:
-        changed = datetime.fromtimestamp(self.state.modified_ns / 1e9, UTC)
-        return {"path": path, "bytes": self.state.size, "changed": changed.isoformat()}
-
     def _read_again(self, *, to_end: bool = False) -> None:
         """Read the beginning that was read before, or all. Raises `DataError` where it differs."""
-        n_left = self.state.size if to_end else self._n_hashed
+        n_left = self.state.size if to_end else self.n_hashed
         try:
             with self.open() as file:
                 while n_left and (chunk := file.read(min(n_left, _CHUNK_BYTES))):
@@ -269,28 +259,30 @@ def not_a_file(path: Path) -> DataError:
     )
 
 
-def _object_states(objects: Sequence[AnyPath]) -> list[FileState]:
-    """Return the states of objects. Raises `DataError` for one that is gone."""
-    states = []
-    remotes = [path for path in objects if is_remote(path)]
-    for path, state in zip(remotes, _get_object_states(remotes), strict=True):
-        if state is None:
-            raise unreadable(path, FileNotFoundError(2, "no such object"))
-        states.append(state)
-    return states
+def _states(paths: Sequence[AnyPath]) -> Iterator[FileState | None]:
+    """Yield the states of files and objects; None for an object that is gone. Raises `DataError`.
 
-
-def _get_object_states(objects: Sequence[RemotePath]) -> list[FileState | None]:
-    if not objects:
-        return []
+    A store is asked for all of its objects at once.
+    """
+    objects = [path for path in paths if is_remote(path)]
     try:
-        infos = get_infos(objects)
+        infos = iter(get_infos(objects) if objects else ())
     except OSError as error:
         raise unreadable(objects[0], error) from error
-    return [
-        None if info is None or info.size is None else FileState(info.size, info.mtime_ns or 0)
-        for info in infos
-    ]
+    for path in paths:
+        if not is_remote(path):
+            yield _file_state(path)
+        elif (info := next(infos)) is None or info.size is None:
+            yield None
+        else:
+            yield FileState(info.size, info.mtime_ns or 0)
+
+
+def _existing(path: AnyPath, state: FileState | None) -> FileState:
+    """Return the state of an object. Raises `DataError` where it is gone."""
+    if state is None:
+        raise unreadable(path, FileNotFoundError(2, "no such object"))
+    return state
 
 
 def unreadable(path: AnyPath, error: OSError) -> DataError:
@@ -314,10 +306,7 @@ def reading(inputs: Sequence[InputFile], listener: Listener) -> Iterator[None]:
     """
     yield
 
-    objects = [f.path for f in inputs if is_remote(f.path)]
-    object_states = iter(_get_object_states(objects))
-    for file in inputs:
-        now = next(object_states) if is_remote(file.path) else _file_state(file.path)
+    for file, now in zip(inputs, _states([file.path for file in inputs]), strict=True):
         file.check(now, listener)
     for file in inputs:
         listener(InputRead(str(file.path), file.describe))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -65,11 +65,9 @@ class ParquetFile:
     @property
     def schema(self) -> pa.Schema:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
-        try:
+        with self.checked():
             schema = pa_parquet.read_schema(self.input.arrow_input())
             _ = schema.names  # decodes them
-        except _DAMAGED as error:
-            raise self.damaged(error) from error
         for name, _ in self.folders:
             field, index = pa.field(name, pa.string()), schema.get_field_index(name)
             schema = schema.append(field) if index < 0 else schema.set(index, field)
@@ -81,7 +79,7 @@ class ParquetFile:
 
         So the footer says: some kilobytes may unpack to more than the memory holds.
         """
-        try:
+        with self.checked():
             metadata = pa_parquet.read_metadata(self.input.arrow_input())
             columns = map(metadata.schema.column, range(metadata.num_columns))
             indices = {
@@ -93,8 +91,6 @@ class ParquetFile:
             for group in map(metadata.row_group, range(metadata.num_row_groups)):
                 for name, index in indices.items():
                     is_long[name] |= _is_long(group.column(index))
-        except _DAMAGED as error:
-            raise self.damaged(error) from error
         return is_long
 
     @property
@@ -133,7 +129,10 @@ class ParquetFile:
                 raise self._long_texts(name)
 
         try:
-            with nullcontext(opened) if opened else self.open_columns(set(stored)) as file:
+            with (
+                self.checked(),
+                nullcontext(opened) if opened else self.open_columns(set(stored)) as file,
+            ):
                 for batch in self._read(file, stored, n_rows):
                     arrays = [
                         pa.repeat(folders[n], batch.num_rows) if n in folders else batch.column(n)
@@ -147,8 +146,6 @@ class ParquetFile:
                             if name in self.texts and _longest(texts) > MAX_TEXT_BYTES:
                                 raise self._long_texts(name)
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
-        except _DAMAGED as error:
-            raise self.damaged(error) from error
         finally:
             pa.default_memory_pool().release_unused()
 
@@ -193,14 +190,18 @@ class ParquetFile:
             hint="no timestamp or name is that long; remove the column",
         )
 
-    def damaged(self, error: Exception) -> DataError:
-        """Return the error for a file that Arrow cannot read."""
-        return DataError(
-            f"{self.path} is not a complete Parquet file: {error}",
-            code="unreadable",
-            location=Location(str(self.path)),
-            hint="the file may still be being written or is truncated; copy it again",
-        )
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Raise `DataError` for what the block raises where Arrow cannot read the file."""
+        try:
+            yield
+        except _DAMAGED as error:
+            raise DataError(
+                f"{self.path} is not a complete Parquet file: {error}",
+                code="unreadable",
+                location=Location(str(self.path)),
+                hint="the file may still be being written or is truncated; copy it again",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -363,10 +364,8 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     with ExitStack() as stack:
         # A file of thousands of columns takes long to open: once is enough for the numbers.
         is_opened = len(groups) > 1 and not is_remote(file.path)
-        try:
+        with file.checked():
             opened = stack.enter_context(file.open_columns(())) if is_opened else None
-        except _DAMAGED as error:
-            raise file.damaged(error) from error
         for group in groups:
             has_texts = group[0] in file.texts if group else False
             try:

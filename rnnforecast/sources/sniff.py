@@ -45,6 +45,7 @@ from rnnforecast.sources.text import (
     lines_of,
     read_head,
     read_tail,
+    split_row,
     split_rows,
     tail_lines,
 )
@@ -132,24 +133,20 @@ def sniff(
     tail = None if is_complete else read_tail(file)
     default = DataConfig()
     config = replace(config, **{field: getattr(default, field) for field in NOT_SNIFFED})
-    sniffed = _sniff(head, tail, config, name)
-    for event in sniffed.events:
+    dialect, columns, events = _sniff(head, tail, config, name)
+    for event in events:
         listener(event)
-    return sniffed.dialect, sniffed.columns
-
-
-@dataclass(frozen=True)
-class _Sniffed:
-    """What is inferred of a file, and the events that tell of it."""
-
-    dialect: Dialect
-    columns: tuple[Column, ...]
-    events: tuple[Event, ...]
+    return dialect, columns
 
 
 @lru_cache(maxsize=4)  # a table is opened again for each option that is tried on it
-def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _Sniffed:
-    """Infer dialect and columns from the first and the last bytes; None where the first are all."""
+def _sniff(
+    head: bytes, tail: bytes | None, config: DataConfig, name: str
+) -> tuple[Dialect, tuple[Column, ...], tuple[Event, ...]]:
+    """Infer dialect and columns from the first and the last bytes; None where the first are all.
+
+    With them come the events that tell of it.
+    """
     events: list[Event] = []
     listener, is_complete = events.append, tail is None
     encoding = config.encoding or find_encoding(head, name, listener)
@@ -207,7 +204,7 @@ def _sniff(head: bytes, tail: bytes | None, config: DataConfig, name: str) -> _S
     if dialect.totals:
         message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"
         listener(WarningEvent("totals", message, len(dialect.totals)))
-    return _Sniffed(dialect, columns, tuple(events))
+    return dialect, columns, tuple(events)
 
 
 def shell_quote(text: str) -> str:
@@ -524,9 +521,9 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
         rows = lines.after(n_above)
         return Header(name, config.columns, n_above, lines.nonempty, sep, True, rows=rows)
 
-    joined = _joined_names(lines, sep)
+    joined = _joined_names(lines, sep, name)
     if joined is not None:
-        return replace(joined, source=name)
+        return joined
     first, n_lines = _first_row(lines.texts, sep)
     n_above, text = lines.numbered[n_lines - 1]
     texts = [text.rstrip("\r\n")] if n_lines == 1 or not lines.texts[n_lines - 2].strip() else []
@@ -539,18 +536,18 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
     if is_row or not are_names(first) or 2 * n_units >= len(first):
         above = []
         for line in reversed([*lines.above, *(lines.comments if is_row else ())]):
-            row = next(iter(split_rows([line], sep)), [])
+            row = split_row(line, sep)
             if len(row) != len(first) or has_value(row):
                 break
             above.append((row, line.rstrip("\r\n")))
-        named = [pair for pair in above if are_names(pair[0]) or _are_names_but_one(pair[0], first)]
+        named = [row for row, _ in above if are_names(row) or _are_names_but_one(row, first)]
         if named:
             if is_row:
                 n_above, texts = n_above - 1, []
             texts += [line for _, line in above]
-            first = [cell.strip() for cell in named[-1][0]]
+            first = [cell.strip() for cell in named[-1]]
     for line in filter(str.strip, lines.above[-_MAX_PREAMBLE:]):
-        if not has_value(next(split_rows([line], sep))):  # a title may come again, too
+        if not has_value(split_row(line, sep)):  # a title may come again, too
             texts.append(line.rstrip("\r\n"))
     folded = set(map(_folded, texts))
     texts += [text.rstrip("\r\n") for _, text in lines.numbered if _folded(text) in folded]
@@ -572,7 +569,7 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
     )
 
 
-def _joined_names(lines: Lines, sep: str) -> Header | None:
+def _joined_names(lines: Lines, sep: str, name: str) -> Header | None:
     """Return the header of tables whose names stand in two rows or three; None for others.
 
     The upper rows name groups of columns, in the first of them or in each, and none of the rows
@@ -601,7 +598,7 @@ def _joined_names(lines: Lines, sep: str) -> Header | None:
     below = replace(lines, numbered=[line for line in lines.numbered if line[0] > n_above])
     numbered = [*nonempty.numbered[:1], *below.nonempty.numbered]
     return Header(
-        "",
+        name,
         tuple(names),
         n_above,
         replace(lines, numbered=numbered),
@@ -643,8 +640,7 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
     first = max((i + 1 for i, n in enumerate(counts) if n != counts[-1]), default=0)
     first -= first > 0 and _are_aligned(lines[first - 1 :], sep)
     for above in range(first, min(len(lines) - _MIN_ROWS, _MAX_PREAMBLE) + 1):
-        names = next(csv.reader([lines[above]], delimiter=sep))
-        if not any(is_number(name, ".") for name in names):
+        if not any(is_number(name, ".") for name in split_row(lines[above], sep)):
             return above
     return 0
 
@@ -673,7 +669,7 @@ def find_totals(
     times = [i for i, column in enumerate(columns) if column.kind == "time"]
 
     def is_total(line: str) -> bool:
-        row = next(iter(split_rows([line], sep)), [])
+        row = split_row(line, sep)
         return (
             bool(times)
             and len(row) == len(columns)

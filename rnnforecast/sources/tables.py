@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import date, datetime, time
 from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -373,7 +372,7 @@ def _query_duckdb(database: Database, query: str, _config: DataConfig) -> pa.Tab
 def _check_names(names: Sequence[str], database: Database) -> None:
     if not names:
         raise DataError(f"the query of {database} does not return a table", code="query")
-    duplicate = next((name for name in islice(names, 1, None) if names.count(name) > 1), None)
+    duplicate = next((name for name in names[1:] if names.count(name) > 1), None)
     if duplicate is not None:
         raise DataError(
             f"the query of {database} returns two columns {duplicate!r}",

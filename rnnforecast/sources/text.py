@@ -229,6 +229,11 @@ def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Itera
     return csv.reader(lines, delimiter=sep, strict=strict)
 
 
+def split_row(line: str, sep: str) -> list[str]:
+    """Return the fields of one line, none of an empty one. Raises `csv.Error`."""
+    return next(split_rows([line], sep), [])
+
+
 def infer_separator(lines: Sequence[str]) -> str:
     """Return the separator that gives every line as many fields as the header, and the most.
 
@@ -236,12 +241,9 @@ def infer_separator(lines: Sequence[str]) -> str:
     """
 
     def merit(sep: str) -> tuple[bool, int]:
-        try:
-            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
-        except csv.Error:  # with another separator a very wide row is one field, which is too long
-            return False, 0
-        is_consistent = counts[0] > 1 and len(set(counts)) == 1
-        return is_consistent, counts[0]
+        # With another separator a very wide row is one field, which is too long: it has no count.
+        counts = list(filter(None, count_fields(lines, sep))) or [0]
+        return counts[0] > 1 and len(set(counts)) == 1, counts[0]
 
     merits = {sep: merit(sep) for sep in SEPARATORS}
     best = max(SEPARATORS, key=lambda sep: merits[sep])
@@ -483,8 +485,8 @@ class Utf8Stream(_Stream):
 class RowStream(_Stream):
     """A stream without its first lines, and without those that begin with a comment mark.
 
-    Damaged lines, which hold bytes of 0, may be left out, too. Where blanks divide the columns,
-    each run of them becomes a tab.
+    In a damaged file, lines that hold bytes of 0 are left out, too. Where blanks divide the
+    columns, each run of them becomes a tab.
 
     Line ends must be single bytes, as in ASCII. A comment has to be a line of its own, not the
     second line of a cell.
@@ -495,18 +497,18 @@ class RowStream(_Stream):
         file: io.BufferedIOBase,
         n_first: int,
         mark: str | None,
-        sep: str = ",",
+        sep: str,
         *,
-        skips_damaged: bool = False,
+        is_damaged: bool,
     ) -> None:
         super().__init__(file)
-        self._skips_damaged = skips_damaged
         self._has_blanks = sep == WHITESPACE
-        self._comment: re.Pattern[bytes] | None = None
+        self._left_out: list[re.Pattern[bytes]] = []
         if mark is not None:
-            self._comment = re.compile(
-                rb"(?:^|(?<=[\r\n]))" + re.escape(mark.encode()) + rb"[^\r\n]*(?:\r\n|\n|\r|\Z)"
-            )
+            comment = rb"(?:^|(?<=[\r\n]))%b[^\r\n]*(?:\r\n|\n|\r|\Z)" % re.escape(mark.encode())
+            self._left_out.append(re.compile(comment))
+        if is_damaged:
+            self._left_out.append(_DAMAGED_LINE)
         self._n_first = n_first
         self._ready = b""
         """Bytes that were filtered, but are not read yet."""
@@ -538,10 +540,8 @@ class RowStream(_Stream):
             lines = content.splitlines(keepends=True)
             content = b"".join(lines[self._n_first :])
             self._n_first -= min(self._n_first, len(lines))
-        if self._comment is not None:
-            content = self._comment.sub(b"", content)
-        if self._skips_damaged:
-            content = _DAMAGED_LINE.sub(b"", content)
+        for pattern in self._left_out:
+            content = pattern.sub(b"", content)
         if not self._is_filtered:  # nothing is left to be done with the lines that follow
             content, self._partial_line = content + self._partial_line, b""
         return _BLANKS.sub(_tab, content) if self._has_blanks else content
@@ -549,8 +549,7 @@ class RowStream(_Stream):
     @property
     def _is_filtered(self) -> bool:
         """Whether lines may still have to be left out or changed."""
-        has_mark = self._comment is not None
-        return bool(self._n_first or has_mark or self._has_blanks or self._skips_damaged)
+        return bool(self._n_first or self._left_out or self._has_blanks)
 
 
 def _tab(match: re.Match[bytes]) -> bytes:
