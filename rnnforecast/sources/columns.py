@@ -27,6 +27,7 @@ from rnnforecast.sources.numbers import (
 )
 from rnnforecast.sources.stamps import (
     FORMS,
+    MOSTLY,
     infer_forms,
     is_stamp,
     number_texts,
@@ -62,11 +63,7 @@ _EXCEL_1990, _EXCEL_2100 = 32_874, 73_051
 """These years in days of Excel."""
 _EXCEL_ERROR = 2e-4
 """By how much a step in days, of stamps that are written with four decimals, may be off."""
-_REGULAR_SHARE = 0.9
-"""Share of stamps that lie in order, and of steps that are equal, of days of Excel and years."""
 _HALF = re.compile(r"[ap]\.?m\.?", re.IGNORECASE)
-MOSTLY = 0.9
-"""Share of cells that are of a kind, where the others are errors."""
 _SPLIT_NAME = re.compile(
     r"(?:^|[\W\d_])(?:quart|interval|period|slot|block|viertel|cuart|kwart|tramo|qh)"
 )
@@ -322,10 +319,10 @@ def infer_epoch_unit(values: Sequence[float] | NDArray[Any]) -> str | None:
     if low >= _EXCEL_1990 and high < _EXCEL_2100:
         steps = np.diff(np.unique(values))
         is_ahead = np.diff(values) >= 0
-        if len(steps) < 2 or is_ahead.mean() < _REGULAR_SHARE:
+        if len(steps) < 2 or is_ahead.mean() < MOSTLY:
             return None
         is_even = np.abs(steps - np.median(steps)) <= _EXCEL_ERROR + 0.01 * np.median(steps)
-        return EXCEL if is_even.mean() >= _REGULAR_SHARE else None
+        return EXCEL if is_even.mean() >= MOSTLY else None
 
     units = [
         unit
@@ -350,8 +347,8 @@ def may_be_years(column: Column) -> bool:
         return False
     step = float(np.median(steps))
     is_even = np.abs(steps - step) <= 0.1 * step + 10.0 ** -count_decimals(column.sample)
-    is_ordered = max(np.mean(order >= 0), np.mean(order <= 0)) >= _REGULAR_SHARE
-    return bool(is_ordered and step <= _LONGEST_YEARS and is_even.mean() >= _REGULAR_SHARE)
+    is_ordered = max(np.mean(order >= 0), np.mean(order <= 0)) >= MOSTLY
+    return bool(is_ordered and step <= _LONGEST_YEARS and is_even.mean() >= MOSTLY)
 
 
 def count_decimals(texts: Sequence[str]) -> int:

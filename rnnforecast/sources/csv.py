@@ -487,12 +487,10 @@ class Converter:
             rows = self._without_repeated(block)
             if not len(rows):
                 return []
-            attempts = [(self.types, False), (text_types, False), (text_types, True)]
-            if text_types == self.types:
-                del attempts[0]
-            for types, has_signs in attempts[:-1]:
+            attempts = [text_types] if text_types == self.types else [self.types, text_types]
+            for types in attempts:
                 with suppress(pa.ArrowInvalid):
-                    batches = self._read(rows, types, has_signs=has_signs)
+                    batches = self._read(rows, types, has_signs=False)
                     self._look_at_marks(block.number, batches, rows)
                     return batches
             batches = self._read(rows, text_types, has_signs=True)
@@ -629,7 +627,7 @@ class Converter:
             values = [batch.column(name) for batch in batches]
             if not pa.types.is_floating(values[0].type):
                 continue
-            readings = np.concatenate([x.to_numpy(zero_copy_only=False) for x in values])
+            readings = pa.chunked_array(values).to_numpy()
             n_whole = np.count_nonzero(readings == np.rint(readings))
             n_readings = np.count_nonzero(np.isfinite(readings))
             if n_whole == n_readings or (not has_no_mark and n_whole <= _WHOLE_SHARE * n_readings):

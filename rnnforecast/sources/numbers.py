@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.stamps import is_stamp, spread
+from rnnforecast.sources.stamps import MOSTLY, is_stamp, spread
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, in addition to what `--na-values` names."""
@@ -63,8 +63,6 @@ NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _MIN_MEASURED = 10
 """With this many different decimals, a text column of a table contains measurements."""
-_MOSTLY = 0.9
-"""Share of the cells that have the same text around their numbers."""
 _TEXT_AROUND = re.compile(
     rf"(?P<before>\D*?)(?P<number>[-+]?\d(?:[\d.,{_APOSTROPHES}{_BLANKS}]*\d)?)(?P<after>\D.*|)"
 )
@@ -408,7 +406,7 @@ def _with_constant_text(cells: Sequence[str], probe: Sequence[str]) -> Numbers |
     matches = [m for cell in cells if (m := _TEXT_AROUND.fullmatch(cell.strip())) is not None]
     texts = Counter(map(text_of, matches))
     (before, after), n = texts.most_common(1)[0] if texts else (("", ""), 0)
-    if n < _MOSTLY * len(cells) or bool(before) == bool(after) or all(map(is_stamp, probe)):
+    if n < MOSTLY * len(cells) or bool(before) == bool(after) or all(map(is_stamp, probe)):
         return None
     digits = [m["number"] for m in matches if text_of(m) == (before, after)]
     n_decimals = len({text for text in digits if any(mark in text for mark in _MARKS)})
@@ -508,19 +506,21 @@ class Marks:
         if is_doubtful and proven != {mark}:
             raise grouped_error(name, numbers, [OTHER_MARK[mark], mark], source)
 
-    def form_of(self, column: str) -> NumberForm | None:
-        """Return how the numbers of a column are written; None where it holds none."""
-        numbers = self.columns.get(column)
-        if numbers is None or numbers.decimal or numbers.doubtful:
-            return numbers and numbers.form
-        return replace(numbers.form, decimal=self.decimal, thousands=self.thousands)
+    @cached_property
+    def forms(self) -> dict[str, NumberForm]:
+        """How the numbers of each column are written."""
+        return {
+            name: numbers.form
+            if numbers.decimal or numbers.doubtful
+            else replace(numbers.form, decimal=self.decimal, thousands=self.thousands)
+            for name, numbers in self.columns.items()
+        }
 
     @property
-    def forms(self) -> dict[str, NumberForm]:
+    def uncommon_forms(self) -> dict[str, NumberForm]:
         """The forms of columns that are written unlike the others, or with more than digits."""
         default = NumberForm(self.decimal, self.thousands)
-        forms = {name: self.form_of(name) for name in self.columns}
-        return {name: form for name, form in forms.items() if form is not None and form != default}
+        return {name: form for name, form in self.forms.items() if form != default}
 
     @property
     def doubtful(self) -> dict[str, bool]:
@@ -535,9 +535,8 @@ class Marks:
 
     def report(self, source: str, listener: Listener) -> None:
         """Report which decimal marks, signs and units were read."""
-        forms = {name: form for name in self.columns if (form := self.form_of(name)) is not None}
-        commas = [name for name, form in forms.items() if form.decimal == ","]
-        if not self.is_explicit and commas:
+        forms = self.forms
+        if not self.is_explicit and any(form.decimal == "," for form in forms.values()):
             listener(WarningEvent("decimal-comma", f"{source}: the decimal mark is a comma"))
         differing = [name for name, form in forms.items() if form.decimal != self.decimal]
         if differing:
@@ -625,9 +624,7 @@ class TextNumbers:
             is_mostly = len(numbers) >= NUMERIC_SHARE * len(present)
             if is_mostly and len(decimals) >= _MIN_MEASURED:
                 measured[name] = present
-        marks = Marks.of(measured, ",", config, source)
-        forms = {name: form for name in marks.columns if (form := marks.form_of(name)) is not None}
-        return cls(forms, missing)
+        return cls(Marks.of(measured, ",", config, source).forms, missing)
 
     def convert(self, name: str, texts: pa.Array, type_: pa.DataType, source: str) -> pa.Array:
         """Convert the texts of a column to numbers. Raises `DataError` for one that is none."""

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.sources.columns import (
-    MOSTLY,
     Column,
     Counts,
     are_halves,
@@ -33,6 +32,7 @@ from rnnforecast.sources.columns import (
     split_of_hour,
 )
 from rnnforecast.sources.stamps import (
+    MOSTLY,
     begin_of_period,
     clock_since_midnight,
     infer_forms,
@@ -115,8 +115,6 @@ _SHORT_NAMES = {
     QUARTER: ("q", "qtr"),
     WEEK: ("wk", "kw"),
 }
-_IN_ORDER = 0.9
-"""Share of the steps within a day in which hours go up, or all of them down."""
 _FEWEST_STEPS = 24
 """A day has as many steps, or more, where a column counts the time since midnight."""
 _STEP_ERROR = 0.02
@@ -162,7 +160,7 @@ class TimeParts:
         for kind in part.keys() & _RANGES.keys():
             part[kind] = pc.replace_substring_regex(part[kind], r"\.0*$", "")
 
-        if not part:
+        if not part or part.keys() == {DATE, HALF}:
             return pc.binary_join_element_wise(*trimmed, " ")
         if len(part) == 2 and part.keys() < {DATE, "second", *_N_DIGITS}:
             return _with_finer(part[DATE], part)
@@ -170,8 +168,6 @@ class TimeParts:
             before = pc.replace_substring_regex(part[HOURLY], r":00.*$", "")
             after = pc.replace_substring_regex(part[HOURLY], r"^.*?:00", "")
             return pc.binary_join_element_wise(before, ":", _minute_of(part), after, "")
-        if part.keys() == {DATE, HALF}:
-            return pc.binary_join_element_wise(*trimmed, " ")
         if part.keys() == {DATE, "day"}:
             month = pc.replace_substring(part[DATE], "-", "")
             return pc.binary_join_element_wise(month, _two_digits(part, "day", ""), "")
@@ -403,7 +399,7 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
     if len(dates) != len(numbers):
         return False
     steps = np.diff(numbers)[dates[1:] == dates[:-1]]
-    return len(steps) >= _MIN_ROWS and bool(np.mean(steps >= 0) >= _IN_ORDER)
+    return len(steps) >= _MIN_ROWS and bool(np.mean(steps >= 0) >= MOSTLY)
 
 
 def _is_called(column: Column, part: str) -> bool:
@@ -511,7 +507,7 @@ def _calendar_by_codes(columns: Sequence[Column]) -> list[TimeParts]:
         is_part = numbers <= n_codes  # what comes behind is a mean of the year, or a 53rd week
         steps = np.diff((integers_of(year) * n_codes + numbers)[is_part])
         parts = TimeParts((year.name, column.name), ("year", kind))
-        is_sure = len(steps) > 0 and np.mean(steps == 1) >= _IN_ORDER
+        is_sure = len(steps) > 0 and np.mean(steps == 1) >= MOSTLY
         return [parts] if is_sure else [parts, TimeParts((year.name,), ("year",))]
     return []
 
@@ -680,7 +676,7 @@ def _hours_of(column: Column, date: Column) -> str | None:
         steps = np.diff(minutes)[dates[1:] == dates[:-1]]
         if np.count_nonzero(steps) < _MIN_ROWS:
             continue
-        if max(np.mean(steps >= 0), np.mean(steps <= 0)) < _IN_ORDER:
+        if max(np.mean(steps >= 0), np.mean(steps <= 0)) < MOSTLY:
             continue
         begins = np.unique(minutes)
         lengths = np.diff(begins)

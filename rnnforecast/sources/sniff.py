@@ -34,6 +34,7 @@ from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
+    MIN_ROWS,
     SEPARATORS,
     Lines,
     align,
@@ -58,8 +59,6 @@ NOT_SNIFFED = (
 """Options that change nothing about how a file is written."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
-_MIN_ROWS = 3
-"""The fewest lines below a preamble, header included, that count as a table."""
 _MAX_PREAMBLE = 100
 _MAX_UNITS_ROWS = 5
 """Lines between the names and the readings: of units, of formats, of how readings were averaged."""
@@ -177,7 +176,7 @@ def _sniff(
         for i, column in enumerate(names)
     }
     marks = Marks.of(cells, sep, config, name)
-    inferred = (infer_text_column(c, values, marks.form_of(c)) for c, values in cells.items())
+    inferred = (infer_text_column(c, values, marks.forms.get(c)) for c, values in cells.items())
     columns = with_weak_dates(tuple(inferred), name, config)
     header.check_unnamed(columns)
     marks.report(name, listener)
@@ -194,7 +193,7 @@ def _sniff(
         names,
         header.n_above,
         missing,
-        marks.forms,
+        marks.uncommon_forms,
         marks.doubtful,
         header.texts,
         totals,
@@ -373,14 +372,14 @@ class Header:
                 n_rows += n_values == 2 and len(row) == len(self.names)
                 continue
             begins_table = len(below) == len(row) > 1 and are_names(row) and has_value(below)
-            if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
+            if n_rows >= MIN_ROWS and tuple(row) != self.names and begins_table:
                 raise second_table(self.source, number, text)
 
     def _reject_readings(self, body: Sequence[Row]) -> None:
         """Raise `DataError` for a header that is a row."""
         cells = [name for name in self.names if name not in MISSING]
         is_row = all(map(is_value, cells))
-        if is_row or (body and are_readings(self.names, body[:_MIN_ROWS])):
+        if is_row or (body and are_readings(self.names, body[:MIN_ROWS])):
             has_clock = any(map(is_time_of_day, self.names))
             names = ["time"] if not any(map(is_period, self.names)) else []
             for i, cell in enumerate(self.names[len(names) :], start=len(names)):
@@ -435,7 +434,7 @@ class Header:
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
         n_values = sum(map(has_value, rows[1:named]))
         if are_names(rows[0]):  # a table of one row or two describes the one below it
-            is_description = 0 < n_values == named - 1 < _MIN_ROWS and has_value(rows[-1])
+            is_description = 0 < n_values == named - 1 < MIN_ROWS and has_value(rows[-1])
             return named if is_description else 0
         is_row = [has_value(row) and all(row) for row in rows[1:named]]
         return 0 if any(is_row) else named
@@ -453,7 +452,7 @@ class Header:
         texts = self.lines.texts
         mark = texts[0][0]
         rows = [text for text in texts if not text.startswith(mark)]
-        if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
+        if mark.isalnum() or mark in "\"'" or len(rows) < MIN_ROWS:
             return texts
         is_table = any(sep in rows[0] and _are_aligned(rows, sep) for sep in SEPARATORS)
         is_table = is_table or are_blank_separated(rows)
@@ -639,7 +638,7 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
 
     first = max((i + 1 for i, n in enumerate(counts) if n != counts[-1]), default=0)
     first -= first > 0 and _are_aligned(lines[first - 1 :], sep)
-    for above in range(first, min(len(lines) - _MIN_ROWS, _MAX_PREAMBLE) + 1):
+    for above in range(first, min(len(lines) - MIN_ROWS, _MAX_PREAMBLE) + 1):
         if not any(is_number(name, ".") for name in split_row(lines[above], sep)):
             return above
     return 0
@@ -700,7 +699,7 @@ def _is_sum(
     """
     is_sum = False
     for cell, column in zip(row, columns, strict=False):
-        texts, form = cells[column.name], marks.form_of(column.name)
+        texts, form = cells[column.name], marks.forms.get(column.name)
         if column.kind != "number" or form is None or len(set(texts)) < 2:
             continue
         if texts[-1] != cell or not all(map(form.is_number, texts)):
@@ -741,7 +740,7 @@ def _are_names_but_one(cells: Row, units: Row) -> bool:
 
 def _count_by_one(rows: Sequence[Row]) -> bool:
     """Tell whether the first cells number the rows."""
-    if len(rows) < _MIN_ROWS or not all(row[0].isdecimal() for row in rows):
+    if len(rows) < MIN_ROWS or not all(row[0].isdecimal() for row in rows):
         return False
     first = int(rows[0][0])
     return first in (0, 1) and all(int(row[0]) == first + i for i, row in enumerate(rows))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -63,43 +63,6 @@ _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
 
 
-class Source(Protocol):
-    """A table of readings that is not read yet.
-
-    Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
-    source: `Head`, `Renamed`, `FilledTime`, `JoinedTime`, `JoinedKey`, `FutureSource` and
-    `FilteredSource`.
-    """
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns, in the order of the file."""
-
-    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read columns as these types, a batch at a time. Raises `DataError` for other text.
-
-        Time stamps may come as text, though: there are more ways to write them than ISO 8601.
-        """
-
-    def location(self, row: int, column: str) -> Location:
-        """Return the location of a row, counted from 0 over all batches."""
-
-    def rejected(self) -> list[Location]:
-        """Return the locations of the rows that the last reading skipped."""
-
-    @property
-    def inputs(self) -> tuple[InputFile, ...]:
-        """The files that are read."""
-
-    @property
-    def n_rows_estimate(self) -> int:
-        """The number of rows, as far as it can be estimated without reading them."""
-
-
 @dataclass(frozen=True)
 class WrappedSource:
     """Base of sources that present another source in another way: all that is not overridden."""
@@ -117,7 +80,10 @@ class WrappedSource:
         return self.source.columns
 
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read columns as these types, a batch at a time."""
+        """Read columns as these types, a batch at a time. Raises `DataError` for other text.
+
+        Time stamps may come as text, though: there are more ways to write them than ISO 8601.
+        """
         return self.source.batches(types)
 
     def location(self, row: int, column: str) -> Location:
@@ -182,6 +148,14 @@ class CsvSource:
     def n_rows_estimate(self) -> int:
         """The number of rows, estimated from the sizes of the files and their first rows."""
         return sum(file.n_rows_estimate for file in self.files)
+
+
+Source = CsvSource | ParquetSource | TableSource | WrappedSource
+"""A table of readings that is not read yet, with the methods of `WrappedSource`.
+
+Buckets are a `ParquetSource`. Around another source: `Head`, `Renamed`, `FilledTime`, `JoinedTime`,
+`JoinedKey`, and in `tables` `FutureSource`, `FilteredSource` and `UnlocatedSource`.
+"""
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
@@ -497,8 +471,7 @@ class JoinedTime(WrappedSource):
     @property
     def columns(self) -> tuple[Column, ...]:
         """The joined column, and all that are not part of it."""
-        by_name = {column.name: column for column in self.source.columns}
-        samples = [pa.array(by_name[part].sample) for part in self.parts]
+        samples = [pa.array(c.sample) for c in self.time_parts.select(self.source.columns)]
         n_shortest = min(map(len, samples))
         sample = self._join([texts[:n_shortest] for texts in samples]).to_pylist()
         remaining = (c for c in self.source.columns if c.name not in self.parts)
@@ -604,12 +577,10 @@ class JoinedKey(WrappedSource):
         inner = {name: type_ for name, type_ in types.items() if name != self.series}
         texts = {part: pa.string() for part in self.parts if part not in inner}
         for batch in self.source.batches({**inner, **texts}):
-            columns = {name: batch.column(name) for name in types if name != self.series}
-            parts = [batch.column(part).cast(pa.string()) for part in self.parts]
-            joined = join_names_of_parts(parts)
-            if pa.types.is_dictionary(types[self.series]):
-                joined = joined.dictionary_encode()
-            columns[self.series] = joined
+            columns = {name: batch.column(name) for name in inner}
+            names = join_names_of_parts([batch.column(p).cast(pa.string()) for p in self.parts])
+            is_dictionary = pa.types.is_dictionary(types[self.series])
+            columns[self.series] = names.dictionary_encode() if is_dictionary else names
             yield pa.RecordBatch.from_pydict({name: columns[name] for name in types})
 
     def location(self, row: int, column: str) -> Location:

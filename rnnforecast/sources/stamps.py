@@ -85,8 +85,8 @@ _MIN_CERTAIN = 10
 """As many different numbers of eight digits are not dates by chance."""
 _MAX_STAMP = 80
 """No stamp has more characters."""
-_REGULAR_SHARE = 0.9
-"""Share of steps that are the commonest one, of stamps that are read in the right form."""
+MOSTLY = 0.9
+"""Share of cells that are of a kind, or of steps that are equal or in order, but for errors."""
 
 _Y, _y, _m, _d = r"(?P<Y>\d{4})", r"(?P<y>\d{2})", r"(?P<m>\d{1,2})", r"(?P<d>\d{1,2})"
 _mm, _dd, _j = r"(?P<m>\d{2})", r"(?P<d>\d{2})", r"(?P<j>\d{3})"
@@ -461,7 +461,7 @@ def spread(texts: Sequence[str], n: int) -> list[str]:
 
 def is_regular(iso: Sequence[str | None]) -> bool:
     """Tell whether most steps between stamps are equal, as those of months and of years are."""
-    return regularity(iso) >= _REGULAR_SHARE
+    return regularity(iso) >= MOSTLY
 
 
 def regularity(iso: Sequence[str | None]) -> float:
@@ -611,7 +611,7 @@ class _Place:
     def may_be(self, part: str) -> bool:
         """Tell whether all may be this part of a time, or these parts in a row."""
         if part == "b":
-            return True
+            return self.is_month
         widths = [_WIDTHS[letter] for letter in part]
         lengths = set(map(len, self.pieces))
         if len(part) > 1:
@@ -652,8 +652,7 @@ def _assignments(places: Sequence[_Place]) -> Iterator[dict[int, str]]:
                 continue
             for first in range(len(named) - len(parts) + 1):
                 held = named[first : first + len(parts)]
-                is_other_month = month is not None and held[parts.index("b")] != month
-                if is_other_month or not may_hold(held, parts):
+                if not may_hold(held, parts):
                     continue
                 before, after = named[:first], named[first + len(parts) :]
                 for clock in _CLOCKS:
@@ -689,11 +688,12 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
         text, part = place.pieces[0], parts.get(i)
         is_first, is_behind = i == 0 and len(text) > 2, i > max(parts) and text.isascii()
         if part is not None:
-            format_ += "".join(f"%{letter}" for letter in part)
             for letter in part:
-                low, high = _WIDTHS[letter] if len(part) == 1 else (_WIDTHS[letter][1],) * 2
-                digits = rf"\d{{{low},{high}}}"
-                pattern += rf"(?P<{letter}>{_LETTERS + '{3,12}' if letter == 'b' else digits})"
+                low, high = _WIDTHS[letter]
+                low = low if len(part) == 1 else high
+                piece = _LETTERS if letter == "b" else r"\d"
+                pattern += rf"(?P<{letter}>{piece}{{{low},{high}}})"
+                format_ += f"%{letter}"
         elif is_behind and place.is_number and places[i - 1].pieces[0] in ("+", "-"):
             sign = re.escape(places[i - 1].pieces[0])
             pattern = pattern.removesuffix(sign) + r"(?P<z>[-+]\d{2}:?(?:\d{2})?)"

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import date, datetime, time
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
@@ -299,8 +299,6 @@ def _sheet_lines(frame: pd.DataFrame) -> list[list[str]]:
     def text_of(cell: object) -> str:
         if cell is None or cell != cell:  # NaT and NaN, too
             return ""
-        if isinstance(cell, datetime | date | time):
-            return cell.isoformat(" ") if isinstance(cell, datetime) else cell.isoformat()
         return " ".join(str(cell).split())
 
     rows = [list(map(text_of, row)) for row in frame.itertuples(index=False, name=None)]

@@ -22,6 +22,8 @@ from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import has_value, is_value
 from rnnforecast.sources.inputs import InputFile
+from rnnforecast.sources.numbers import NUMERIC_SHARE
+from rnnforecast.sources.stamps import MOSTLY
 from rnnforecast.storage.remote import is_remote
 
 if TYPE_CHECKING:
@@ -29,14 +31,10 @@ if TYPE_CHECKING:
 
 
 SEPARATORS = (",", ";", "\t", "|")
-_MIN_CONSISTENT_SHARE = 0.9
-"""Share of lines that blanks must divide into the same number of fields."""
 _MAX_BLANK_SEPARATED = 10_000
 """A longer line is no table with blanks between its columns."""
-_MIN_ROWS = 3
-"""The fewest lines, header included, that blanks may divide."""
-_NUMERIC_SHARE = 0.5
-"""Share of cells between blanks that are values."""
+MIN_ROWS = 3
+"""The fewest lines, header included, that count as a table."""
 _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
@@ -255,7 +253,7 @@ def infer_separator(lines: Sequence[str]) -> str:
 
 def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
     """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
-    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
+    if not lines[0].startswith('"') or len(lines) < MIN_ROWS:
         return False
     header, *counts = count_fields([line.rstrip() for line in lines], " ") or [0]
     return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
@@ -276,14 +274,14 @@ def _hold_two_numbers(lines: Sequence[str]) -> bool:
 
 def are_blank_separated(lines: Sequence[str]) -> bool:
     """Tell whether lines are names, and below them dates and numbers with blanks between them."""
-    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
+    if len(lines) < MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
         return False
     header, *rows = split_rows(lines, WHITESPACE)
     if any(row[0].startswith("#") and len(row) != len(header) for row in rows):
         return False  # else they are units, below names that begin so, too
     header = header[1:] if header[:1] == ["#"] else header
     n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
-    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
+    if n_fields < 2 or n_rows < MOSTLY * len(rows):
         return False
     if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
         return False
@@ -291,7 +289,7 @@ def are_blank_separated(lines: Sequence[str]) -> bool:
     cells = [cell for row in rows for cell in row]
     n_values = sum(map(is_value, cells))
     n_valued = sum(map(has_value, rows))
-    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
+    return n_values > NUMERIC_SHARE * len(cells) and n_valued >= MOSTLY * len(rows)
 
 
 def count_fields(lines: Sequence[str], sep: str) -> list[int]:
