@@ -501,11 +501,12 @@ class Converter:
 
     def convert_stream(self, stream: PrefixedStream) -> Iterator[pa.RecordBatch]:
         """Turn the rest of a file into arrays, in this thread; time stamps stay text."""
-        options = self._options(_with_text_stamps(self.types), BLOCK_BYTES, self.dialect.forms)
+        forms = self.dialect.marks.uncommon_forms
+        options = self._options(_with_text_stamps(self.types), BLOCK_BYTES, forms)
         with pa_csv.open_csv(stream, **options) as reader:
             for batch in reader:
                 self._check_decoded(batch)
-                yield self._to_numbers(batch, self.dialect.forms)
+                yield self._to_numbers(batch, forms)
 
     def _without_repeated(self, block: Block) -> memoryview | bytes:
         """Return the rows of a block without lines that are no rows."""
@@ -532,10 +533,10 @@ class Converter:
     def _read(
         self, rows: memoryview | bytes, types: ColumnTypes, *, has_signs: bool
     ) -> list[pa.RecordBatch]:
-        forms = dict(self.dialect.forms)
+        forms = dict(self.dialect.marks.uncommon_forms)
         if has_signs:
             floats = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
-            forms |= {n: replace(self.dialect.form_of(n), has_signs=True) for n in floats}
+            forms |= {n: replace(self.dialect.marks.form_of(n), has_signs=True) for n in floats}
         options = self._options(types, len(rows) + 1, forms)
         table = self._parse(rows, options)
         self._check_quotes(bytes(rows), table.num_rows)
@@ -595,7 +596,7 @@ class Converter:
                 include_columns=list(types),
                 null_values=list(dialect.missing),
                 strings_can_be_null=True,
-                decimal_point=dialect.decimal,
+                decimal_point=dialect.marks.decimal,
             ),
         }
 
@@ -620,7 +621,7 @@ class Converter:
         The first rows held whole numbers without a mark; or numbers with three places alone, some
         of which are whole: then only some blocks are looked at, for many such columns are measured.
         """
-        for name, has_no_mark in self.dialect.doubtful.items():
+        for name, has_no_mark in self.dialect.marks.doubtful.items():
             is_due = has_no_mark or number & (number - 1) == 0
             if name in self.proven or name not in self.types or not batches or not is_due:
                 continue
@@ -652,7 +653,7 @@ def _holds_rows(cell: str, dialect: Dialect, columns: Sequence[Column]) -> bool:
 
     def is_reading(column: Column, text: str) -> bool:
         is_time = column.kind == "time"
-        return is_date(text) if is_time else dialect.form_of(column.name).is_number(text)
+        return is_date(text) if is_time else dialect.marks.form_of(column.name).is_number(text)
 
     def is_row(row: list[str]) -> bool:
         pairs = [
@@ -680,7 +681,7 @@ class ParseErrors:
     def __init__(self, dialect: Dialect, column_indices: Mapping[str, int]) -> None:
         self._dialect = dialect
         self._column_indices = column_indices
-        self._forms = {name: dialect.form_of(name) for name in column_indices}
+        self._forms = {name: dialect.marks.form_of(name) for name in column_indices}
         self._other_forms = {name: _other_forms(form) for name, form in self._forms.items()}
         """Forms, with the options that ask for them, that all texts of a column have so far."""
         self._known_numbers: dict[str, set[str]] = {name: set() for name in column_indices}

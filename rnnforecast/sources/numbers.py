@@ -516,13 +516,17 @@ class Marks:
             for name, numbers in self.columns.items()
         }
 
-    @property
+    def form_of(self, column: str) -> NumberForm:
+        """Return how the numbers of a column are written; those of others as most are."""
+        return self.forms.get(column) or NumberForm(self.decimal, self.thousands)
+
+    @cached_property
     def uncommon_forms(self) -> dict[str, NumberForm]:
         """The forms of columns that are written unlike the others, or with more than digits."""
         default = NumberForm(self.decimal, self.thousands)
         return {name: form for name, form in self.forms.items() if form != default}
 
-    @property
+    @cached_property
     def doubtful(self) -> dict[str, bool]:
         """Columns that prove no mark, where none does, and whether they have no mark at all."""
         if self.is_explicit or any(numbers.decimal for numbers in self.columns.values()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -82,16 +82,12 @@ class ParquetFile:
         with self.checked():
             metadata = pa_parquet.read_metadata(self.input.arrow_input())
             columns = map(metadata.schema.column, range(metadata.num_columns))
-            indices = {
-                column.name: index
+            groups = list(map(metadata.row_group, range(metadata.num_row_groups)))
+            return {
+                column.name: any(_is_long(group.column(index)) for group in groups)
                 for index, column in enumerate(columns)
                 if column.physical_type == "BYTE_ARRAY" and column.path == column.name
             }
-            is_long = dict.fromkeys(indices, False)
-            for group in map(metadata.row_group, range(metadata.num_row_groups)):
-                for name, index in indices.items():
-                    is_long[name] |= _is_long(group.column(index))
-        return is_long
 
     @property
     def n_rows(self) -> int:
@@ -361,13 +357,11 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     # A column of long texts is left out, and does not keep the others from being read.
     groups += [[name] for name in plain if name in file.texts]
     batches = []
-    with ExitStack() as stack:
-        # A file of thousands of columns takes long to open: once is enough for the numbers.
-        is_opened = len(groups) > 1 and not is_remote(file.path)
-        with file.checked():
-            opened = stack.enter_context(file.open_columns(())) if is_opened else None
+    # A file of thousands of columns takes long to open: once is enough for the numbers.
+    is_opened = len(groups) > 1 and not is_remote(file.path)
+    with file.checked(), file.open_columns(()) if is_opened else nullcontext() as opened:
         for group in groups:
-            has_texts = group[0] in file.texts if group else False
+            has_texts = not file.texts.keys().isdisjoint(group)
             try:
                 reading = file.batches(group, _HEAD_ROWS, None if has_texts else opened)
                 with closing(reading) as iterator:
@@ -389,13 +383,12 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
 
 
 def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
-    def is_row_number(field: pa.Field) -> bool:
-        # pandas keeps an index that only counts rows in such a column.
-        return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
-
     arrays = dict(zip(head.schema.names, head.columns, strict=True))
     return tuple(
-        _column(field, arrays.get(field.name)) for field in schema if not is_row_number(field)
+        _column(field, arrays.get(field.name))
+        for field in schema
+        # pandas keeps an index that only counts rows in such a column.
+        if not (field.name.startswith("__index_level_") and pa.types.is_integer(field.type))
     )
 
 

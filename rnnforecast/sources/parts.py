@@ -208,17 +208,15 @@ def _clock_of(part: Mapping[str, pa.Array]) -> list[Any]:
     elif SIX_DIGITS in part:
         digits = pc.utf8_lpad(part[SIX_DIGITS], 6, "0")
         clock = [pc.replace_substring_regex(digits, r"^(..)(..)(..)$", r"\1:\2:\3")]
-    elif any(map(n_periods_of, part)):
-        kind = next(kind for kind in part if n_periods_of(kind))
-        clock = [begin_of_period(part[kind], n_periods_of(kind))]
-    elif part.keys() & _UNITS_S.keys():
-        unit = next(kind for kind in part if kind in _UNITS_S)
+    elif periods := next(filter(n_periods_of, part), None):
+        clock = [begin_of_period(part[periods], n_periods_of(periods))]
+    elif unit := next((kind for kind in part if kind in _UNITS_S), None):
         clock = [clock_since_midnight(part[unit], _UNITS_S[unit])]
     else:
         hour, minute = _two_digits(part, "hour", "00"), _minute_of(part)
         if COUNTED_HOUR in part:
-            hour = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
-            hour = pc.utf8_lpad(hour, 2, "0")
+            begin = number_texts(part[COUNTED_HOUR], lambda n: pc.subtract(n, 1))
+            hour = pc.utf8_lpad(begin, 2, "0")
         clock = [hour, ":", minute]
         clock += [":", _two_digits(part, "second", "")] if "second" in part else []
     return clock + _fraction_of(part)
@@ -340,17 +338,16 @@ def _infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
     if date is not None and _is_month(date):
         days = [column for column in columns if _is_day_of(column, date)]
         return [TimeParts((date.name, days[0].name), (DATE, "day"))] if days else []
-    clock = next((c for c in columns if are_mostly(is_time_of_day, c.sample)), None)
-    kind: str | None = CLOCK
+    clock = next(((c, CLOCK) for c in columns if are_mostly(is_time_of_day, c.sample)), None)
     if date is not None and clock is None and all(map(_is_date, times)):
-        kinds = {column.name: _hours_of(column, date) for column in columns}
-        clock = next((column for column in columns if kinds[column.name]), None)
-        clock = clock or next((c for c in columns if _is_hour_by_name(c, date)), None)
-        kind = (kinds[clock.name] or "hour") if clock is not None else None
-    if date is not None and clock is not None and kind is not None:
-        parts = TimeParts((date.name, clock.name), (DATE, kind))
+        hours = [(c, kind) for c in columns if (kind := _hours_of(c, date))]
+        hours += [(c, "hour") for c in columns if _is_hour_by_name(c, date)]
+        clock = next(iter(hours), None)
+    if date is not None and clock is not None:
+        column, kind = clock
+        parts = TimeParts((date.name, column.name), (DATE, kind))
         has_date_name = date.name.strip().casefold() in _DATE_NAMES
-        has_clock_name = clock.name.strip().casefold() in _CLOCK_NAMES
+        has_clock_name = column.name.strip().casefold() in _CLOCK_NAMES
         is_sure = kind in (DIGITS, SIX_DIGITS) or (has_date_name and has_clock_name)
         parts = _with_finer_parts(parts, columns)
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]

@@ -31,7 +31,7 @@ from rnnforecast.sources.columns import (
     with_weak_dates,
 )
 from rnnforecast.sources.inputs import InputFile
-from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
+from rnnforecast.sources.numbers import MISSING, Marks, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
     MIN_ROWS,
@@ -84,18 +84,14 @@ class Dialect:
     """The format of one CSV file."""
 
     sep: str
-    decimal: str
-    thousands: str | None
+    marks: Marks
+    """How its numbers are written."""
     encoding: str
     comment: str | None
     names: tuple[str, ...]
     n_above: int
     """Number of lines above the first row: a preamble, the header, a line of units."""
     missing: tuple[str, ...]
-    forms: Mapping[str, NumberForm]
-    """How the numbers of a column are written, where not as digits with this decimal mark."""
-    doubtful: Mapping[str, bool]
-    """Columns whose first numbers do not tell what a mark is, and whether none has a mark."""
     header: tuple[str, ...] = ()
     """The lines of the header: they are left out where they come again."""
     totals: tuple[str, ...] = ()
@@ -114,10 +110,6 @@ class Dialect:
     def delimiter(self) -> str:
         """What stands between fields once blanks have become tabs."""
         return "\t" if self.sep == WHITESPACE else self.sep
-
-    def form_of(self, column: str) -> NumberForm:
-        """Return how the numbers of a column are written."""
-        return self.forms.get(column) or NumberForm(self.decimal, self.thousands)
 
 
 def sniff(
@@ -186,15 +178,12 @@ def _sniff(
         totals = (lines.nonempty.texts[-1].rstrip("\r\n"),)
     dialect = Dialect(
         sep,
-        marks.decimal,
-        config.thousands,
+        marks,
         encoding,
         config.comment,
         names,
         header.n_above,
         missing,
-        marks.uncommon_forms,
-        marks.doubtful,
         header.texts,
         totals,
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
@@ -224,7 +213,7 @@ class Header:
     lines: Lines
     """The first lines that are not empty."""
     sep: str
-    is_explicit: bool
+    is_explicit: bool = False
     """Whether the user names the columns, because the file has no header."""
     texts: tuple[str, ...] = ()
     """The lines that hold the names, and units above or below them."""
@@ -402,14 +391,13 @@ class Header:
         """Raise `DataError` for first rows that hold units or formats."""
         n_units = _count_units_rows(body)
         if n_units:
-            number, text = next(line for line in self.lines.numbered if line[0] > self.n_above)
             n_skipped = self.n_above + n_units - 1
-            raise DataError(
+            raise self._error(
                 "the line below the header contains neither a timestamp nor a number"
                 if n_units == 1
                 else f"the {n_units} lines below the header contain neither timestamps nor numbers",
-                code="units-row",
-                location=Location(self.source, line=number, text=text.rstrip("\r\n")),
+                "units-row",
+                line=next(line for line in self.lines.numbered if line[0] > self.n_above),
                 proposals=[
                     Proposal(("--skip-rows", str(n_skipped)), "if it contains units or formats")
                 ],
@@ -501,10 +489,11 @@ class Header:
         message: str,
         code: str,
         *,
+        line: tuple[int, str] | None = None,
         proposals: Sequence[Proposal] = (),
         hint: str | None = None,
     ) -> DataError:
-        number, text = self.lines.numbered[0]
+        number, text = line or self.lines.numbered[0]
         location = Location(self.source, number, text=text.rstrip("\r\n"))
         return DataError(message, code=code, location=location, proposals=proposals, hint=hint)
 
@@ -562,7 +551,6 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
         n_above,
         lines.nonempty,
         sep,
-        is_explicit=False,
         texts=tuple(dict.fromkeys(texts)),
         rows=lines.after(n_above),
     )
@@ -602,7 +590,6 @@ def _joined_names(lines: Lines, sep: str, name: str) -> Header | None:
         n_above,
         replace(lines, numbered=numbered),
         sep,
-        is_explicit=False,
         texts=tuple(texts),
         rows=below.texts,
     )

@@ -226,13 +226,9 @@ def _map_parts(
 
 def _iso_date(parts: dict[str, str]) -> str | None:
     """Return a date of the calendar in ISO 8601, by the names of its parts; None for no date."""
-    if parts.get("Y"):
-        year = int(parts["Y"])
-    elif parts.get("y"):
-        year = int(parts["y"])
+    year = int(parts.get("Y") or parts["y"])
+    if not parts.get("Y"):
         year += 1900 if year >= _PIVOT else 2000
-    else:
-        return None
     month, day = int(parts.get("m") or 1), int(parts.get("d") or 1)
     if parts.get("b"):
         month = month_of(parts["b"]) or 0  # of no date

@@ -105,7 +105,7 @@ def open_json_lines(file: InputFile, config: DataConfig, name: str) -> TableSour
         table = None
     if table is None or table.num_rows != len(numbers):
         # Line by line, errors have their line, and some texts are missing.
-        return _parse_json_lines(lines, numbers, config, name, file)
+        table = _parse_json_lines(lines, numbers, config, name)
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     return TableSource(table, name, (file,), "line", numbers).check()
@@ -140,8 +140,8 @@ def _json_lines(file: InputFile, config: DataConfig, name: str) -> list[bytes]:
 
 
 def _parse_json_lines(
-    lines: Sequence[bytes], numbers: Sequence[int], config: DataConfig, name: str, file: InputFile
-) -> TableSource:
+    lines: Sequence[bytes], numbers: Sequence[int], config: DataConfig, name: str
+) -> pa.Table:
     """Parse JSON lines one by one, so that errors have their line."""
     rows: list[dict[str, Any]] = []
     for number in numbers:
@@ -168,8 +168,7 @@ def _parse_json_lines(
         text = lines[number - 1].decode("utf-8", "replace").strip()
         return Location(name, number, column, text=text, token=json.dumps(value))
 
-    table = make_table(columns, config, locate)
-    return TableSource(table, name, (file,), "line", numbers).check()
+    return make_table(columns, config, locate)
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
