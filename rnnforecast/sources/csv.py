@@ -505,7 +505,6 @@ class Converter:
         options = self._options(_with_text_stamps(self.types), BLOCK_BYTES, forms)
         with pa_csv.open_csv(stream, **options) as reader:
             for batch in reader:
-                self._check_decoded(batch)
                 yield self._to_numbers(batch, forms)
 
     def _without_repeated(self, block: Block) -> memoryview | bytes:
@@ -540,10 +539,7 @@ class Converter:
         options = self._options(types, len(rows) + 1, forms)
         table = self._parse(rows, options)
         self._check_quotes(bytes(rows), table.num_rows)
-        batches = table.to_batches()
-        for batch in batches:
-            self._check_decoded(batch)
-        return [self._to_numbers(batch, forms) for batch in batches]
+        return [self._to_numbers(batch, forms) for batch in table.to_batches()]
 
     def _parse(self, rows: memoryview | bytes, options: dict[str, Any]) -> pa.Table:
         """Parse rows, of which some may have a separator at their end that the header lacks."""
@@ -602,6 +598,7 @@ class Converter:
 
     def _to_numbers(self, batch: pa.RecordBatch, forms: Mapping[str, NumberForm]) -> pa.RecordBatch:
         """Convert numbers that were read as text. Raises `ArrowInvalid` for other text."""
+        self._check_decoded(batch)
         names = batch.schema.names
         if forms.keys().isdisjoint(names):
             return batch
@@ -623,12 +620,10 @@ class Converter:
         """
         for name, has_no_mark in self.dialect.marks.doubtful.items():
             is_due = has_no_mark or number & (number - 1) == 0
-            if name in self.proven or name not in self.types or not batches or not is_due:
+            is_number = pa.types.is_floating(self.types.get(name, pa.null()))
+            if name in self.proven or not (is_number and batches and is_due):
                 continue
-            values = [batch.column(name) for batch in batches]
-            if not pa.types.is_floating(values[0].type):
-                continue
-            readings = pa.chunked_array(values).to_numpy()
+            readings = pa.chunked_array([batch.column(name) for batch in batches]).to_numpy()
             n_whole = np.count_nonzero(readings == np.rint(readings))
             n_readings = np.count_nonzero(np.isfinite(readings))
             if n_whole == n_readings or (not has_no_mark and n_whole <= _WHOLE_SHARE * n_readings):
