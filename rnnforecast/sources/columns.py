@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import groupby, pairwise
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -98,6 +98,24 @@ class Column:
     """The time zone that the file declares for them."""
     is_series: bool = False
     """Whether it is known to name the series, as in a folder of buckets."""
+
+    @cached_property
+    def floats(self) -> NDArray[np.float64]:
+        """The cells as numbers; none where one of them is another text."""
+        try:
+            return np.array([float(text) for text in self.sample])
+        except ValueError:
+            return np.zeros(0)
+
+    @cached_property
+    def integers(self) -> Counts:
+        """The cells as whole numbers; none where one of them is another text."""
+        bare = [text.strip() for text in self.sample]
+        if self.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
+            return np.zeros(0, np.int64)
+        numbers = np.array([float(text) for text in bare])
+        is_whole = (np.abs(numbers) < 1e15) & (numbers == np.rint(numbers))
+        return numbers.astype(np.int64) if is_whole.all() else np.zeros(0, np.int64)
 
 
 def check_n_columns(n_columns: int, source: str) -> None:
@@ -212,7 +230,7 @@ def _counts(column: Column) -> bool:
 
 def unit_of(column: Column) -> str | None:
     """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
-    return infer_epoch_unit(floats_of(column))
+    return infer_epoch_unit(column.floats)
 
 
 def _may_count(texts: Sequence[str]) -> bool:
@@ -340,7 +358,7 @@ def may_be_years(column: Column) -> bool:
     """
     if column.kind != "number":
         return False
-    values = floats_of(column)
+    values = column.floats
     distinct = np.unique(values)
     steps, order = np.diff(distinct), np.sign(np.diff(values))
     if len(steps) < _FEWEST_YEARS or distinct[0] < _FIRST_YEAR or distinct[-1] >= _PAST_YEAR:
@@ -356,32 +374,9 @@ def count_decimals(texts: Sequence[str]) -> int:
     return max((len(text.strip().partition(".")[2]) for text in texts), default=0)
 
 
-def floats_of(column: Column) -> NDArray[np.float64]:
-    """Return the cells as numbers; none where one of them is another text."""
-    try:
-        return np.array([float(text) for text in column.sample])
-    except ValueError:
-        return np.zeros(0)
-
-
-def integers_of(column: Column) -> Counts:
-    """Return the cells as whole numbers; none where one of them is another text."""
-    bare = [text.strip() for text in column.sample]
-    if column.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
-        return np.zeros(0, np.int64)
-    numbers = np.array([float(text) for text in bare])
-    is_whole = (np.abs(numbers) < 1e15) & (numbers == np.rint(numbers))
-    return numbers.astype(np.int64) if is_whole.all() else np.zeros(0, np.int64)
-
-
-def counts_since_1970(column: Column) -> bool:
-    """Tell whether the numbers of a column count time since 1970."""
-    return infer_epoch_unit(integers_of(column)) is not None
-
-
 def counts_by_one(column: Column) -> bool:
     """Tell whether a column counts from 1 by ones, to more than the hours of a day."""
-    numbers = np.unique(integers_of(column))
+    numbers = np.unique(column.integers)
     return len(numbers) > 24 and bool((numbers == np.arange(1, len(numbers) + 1)).all())
 
 
@@ -391,7 +386,7 @@ def is_index(column: Column) -> bool:
     Those out of order all differ, and are about as many as the highest. Totals of a meter, and
     decimals that a comma cut off, go on otherwise.
     """
-    numbers = integers_of(column)
+    numbers = column.integers
     steps = np.diff(numbers)
     if not len(steps):
         return False
@@ -426,7 +421,7 @@ def has_hours_to_12(time: Column) -> bool:
 
 def fills_60(column: Column) -> bool:
     """Tell whether a column goes from 0 to 60 in equal steps, again and again, or by ones."""
-    numbers = integers_of(column)
+    numbers = column.integers
     highest = int(numbers.max(initial=0))
     numbers = numbers[np.append(np.diff(numbers) != 0, True)[: len(numbers)]]
     is_next = [numbers[1:] == (numbers[:-1] + step) % 60 for step in (1, 60 - highest)]
@@ -444,7 +439,7 @@ def split_of_hour(column: Column, hours: Sequence[Column]) -> str | None:
     It goes up by one, or down, and begins again with each hour that the other columns hold; or it
     is the `minute` in which such parts begin. So may be the numbers of sensors.
     """
-    numbers = integers_of(column)
+    numbers = column.integers
     if len(numbers) < _FEWEST_PARTS or any(len(c.sample) != len(numbers) for c in hours):
         return None
     low, distinct = int(numbers.min()), np.unique(numbers)
@@ -482,7 +477,7 @@ def continues_within_hours(column: Column, split: Column, hours: Sequence[Column
     their readings of an hour are closer to each other than to those of the next. Totals, and
     numbers of rows, tell nothing.
     """
-    values = floats_of(column)
+    values = column.floats
     n_parts = len(set(split.sample))
     if column.kind != "number" or len(values) != len(split.sample) or len(values) <= 2 * n_parts:
         return False

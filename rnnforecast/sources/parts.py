@@ -19,12 +19,10 @@ from rnnforecast.sources.columns import (
     are_mostly,
     continues_within_hours,
     counts_by_one,
-    counts_since_1970,
     fills_60,
-    floats_of,
     has_fractions,
     has_hours_to_12,
-    integers_of,
+    infer_epoch_unit,
     is_called_split,
     is_time_of_day,
     parts_of_hour,
@@ -392,7 +390,7 @@ def _is_hour_by_name(column: Column, date: Column) -> bool:
     """Tell whether a column is called the hour of dates that come several times."""
     if not (_is_called(column, "hour") and _is_within(column, "hour")):
         return False
-    dates, numbers = np.array(date.sample), integers_of(column)
+    dates, numbers = np.array(date.sample), column.integers
     if len(dates) != len(numbers):
         return False
     steps = np.diff(numbers)[dates[1:] == dates[:-1]]
@@ -465,7 +463,7 @@ def _with_counted_hours(parts: TimeParts, columns: Sequence[Column]) -> TimePart
     if "hour" not in kinds or finer is None:
         return parts
     by_kind = dict(zip(kinds, parts.select(columns), strict=True))
-    hours, later = integers_of(by_kind["hour"]), integers_of(by_kind[finer])
+    hours, later = by_kind["hour"].integers, by_kind[finer].integers
     if (hours == 0).any() or len(hours) != len(later):
         return parts
     if (later[hours == 24] > later.min()).any():
@@ -502,7 +500,7 @@ def _calendar_by_codes(columns: Sequence[Column]) -> list[TimeParts]:
             continue
         numbers = np.array([int(match[2]) for match in matches if match is not None])
         is_part = numbers <= n_codes  # what comes behind is a mean of the year, or a 53rd week
-        steps = np.diff((integers_of(year) * n_codes + numbers)[is_part])
+        steps = np.diff((year.integers * n_codes + numbers)[is_part])
         parts = TimeParts((year.name, column.name), ("year", kind))
         is_sure = len(steps) > 0 and np.mean(steps == 1) >= MOSTLY
         return [parts] if is_sure else [parts, TimeParts((year.name,), ("year",))]
@@ -515,7 +513,7 @@ def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
     The last one changes. Where one follows that may be the minute of all readings, there are two
     ways.
     """
-    if any(map(counts_since_1970, columns)):
+    if any(infer_epoch_unit(column.integers) for column in columns):
         return []
     has_years = [_is_within(column, "year") for column in columns]
     best: tuple[tuple[int, float], Sequence[Column], tuple[str, ...], int] | None = None
@@ -560,14 +558,14 @@ def _is_part_of_year(column: Column, year: Column, kind: str) -> bool:
     """
     if _is_called(column, kind):
         return True
-    years, numbers = integers_of(year), integers_of(column)
+    years, numbers = year.integers, column.integers
     highest = [int(numbers[years == number].max()) for number in np.unique(years)[:-1]]
     return kind == DAY_OF_YEAR and min(highest, default=0) >= 365
 
 
 def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
     """Return the times that columns of numbers hold, in ISO 8601; none where they cannot."""
-    numbers = [integers_of(column) for column in columns]
+    numbers = [column.integers for column in columns]
     lengths = {len(values) for values in numbers}
     if len(lengths) != 1 or not all(map(_is_within, columns, kinds)):
         return []
@@ -607,7 +605,7 @@ def _is_within(column: Column, kind: str) -> bool:
     if kind == CLOCK:
         return bool(column.sample) and all(_INTERVAL.fullmatch(t.strip()) for t in column.sample)
     low, high = _RANGES.get(kind) or (1, n_periods_of(kind) * 25 // 24)
-    numbers = integers_of(column)
+    numbers = column.integers
     if not (len(numbers) and low <= numbers.min() and numbers.max() <= high):
         return False
     if kind == "year":  # records that begin earlier go on in the last century
@@ -687,7 +685,7 @@ def _are_six_digits(column: Column) -> bool:
     """Tell whether cells are hours, minutes and seconds as digits, such as 093000, all in range."""
     if not all(re.fullmatch(r"\d{6}", text.strip()) for text in column.sample):
         return False
-    numbers = integers_of(column)
+    numbers = column.integers
     is_clock = (numbers % 100 < 60) & (numbers // 100 % 100 < 60)
     return len(numbers) >= _MIN_ROWS and _is_within(column, SIX_DIGITS) and bool(is_clock.all())
 
@@ -699,7 +697,7 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
     which the steps fill a day, or without a midnight that of the name. Whole hours and periods are
     told by other rules.
     """
-    numbers = floats_of(column)
+    numbers = column.floats
     if column.kind != "number" or len(numbers) != len(dates):
         return None
     steps, is_same = np.diff(numbers), dates[1:] == dates[:-1]
@@ -722,7 +720,7 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
 
 def _periods_of(column: Column) -> str | None:
     """Return what a column holds that counts the parts of a day, such as `48 periods`."""
-    numbers = integers_of(column)
+    numbers = column.integers
     highest = numbers.max(initial=0)
     n_periods = next((n for n in _PERIODS if highest <= n * 25 // 24), 0)
     return f"{n_periods} periods" if n_periods and highest > 24 and numbers.min() == 1 else None
@@ -738,7 +736,7 @@ def _minutes_of(column: Column, kind: str) -> Counts:
     if kind == CLOCK:
         begins = [_INTERVAL.fullmatch(text.strip()) for text in column.sample]
         return np.array([60 * int(m[1]) + int(m[2] or 0) for m in begins if m is not None])
-    numbers = integers_of(column)
+    numbers = column.integers
     if n_periods_of(kind):
         return (numbers - 1) * (_DAY_MINUTES // n_periods_of(kind)) % _DAY_MINUTES
     return numbers * 60 if kind == "hour" else _minutes_of_digits(numbers)
@@ -781,7 +779,7 @@ def _fraction_kind(column: Column) -> str | None:
     """
     for kind in _N_DIGITS:
         if _is_called(column, kind) and _is_within(column, kind):
-            return kind if integers_of(column).max() >= 100 else None
+            return kind if column.integers.max() >= 100 else None
     return None
 
 
