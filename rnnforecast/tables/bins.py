@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers
-from rnnforecast.data.axis import ELAPSED
+from rnnforecast.data.axis import ELAPSED, Flags
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.tables.rows import Flags, Grid
+from rnnforecast.tables.rows import Grid
 
 MIN_STRETCH = 8
 """Steps of one length in a row that show a pace; lost readings hardly ever leave as many."""

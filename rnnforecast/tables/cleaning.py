@@ -14,7 +14,7 @@ import pandas as pd
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Integers
-from rnnforecast.data.axis import parse_time_us
+from rnnforecast.data.axis import Flags, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -29,7 +29,7 @@ from rnnforecast.tables.quality import (
     run_lengths,
     texts_of_sentinel,
 )
-from rnnforecast.tables.rows import Codes, Flags, ReadContext, Rows, wrap_angles
+from rnnforecast.tables.rows import Codes, ReadContext, Rows, wrap_angles
 from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
 
 _MAX_LISTED = 5

@@ -11,10 +11,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import DAY_US, HOUR_US
+from rnnforecast.data.axis import DAY_US, HOUR_US, Flags
 from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit, quantity_of
@@ -53,7 +52,6 @@ _MAX_FLAGS_PER_ROW = 8
 and faster than a hash table."""
 NO_TIME = np.iinfo(np.int64).min
 """A row without a time."""
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

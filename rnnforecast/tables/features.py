@@ -11,6 +11,7 @@ import pandas as pd
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_FEATURES, MAX_HORIZON
 from rnnforecast.data.arrays import Floats, Integers
+from rnnforecast.data.axis import DAY_US
 from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -22,8 +23,7 @@ _MOST_CATEGORIES = 32
 """Texts of a column with a feature of their own; all others share one."""
 _RARE = 0.001
 """Texts in a smaller share of the rows are no categories: there is nothing to learn of them."""
-_DAY_US = 86_400_000_000
-_CENTURY_US = 36_525 * _DAY_US
+_CENTURY_US = 36_525 * DAY_US
 """Nobody knows the holidays after a century."""
 _HARMONICS = (1, 2)
 """Waves in a day, and in a year."""
@@ -291,9 +291,9 @@ def _calendar_features(
 ) -> dict[str, Floats]:
     """Return features, `(step,)` each, by their names, but for those that would be constant."""
     features: dict[str, Floats] = {}
-    if "hour" in config.calendar and step_us < _DAY_US:
+    if "hour" in config.calendar and step_us < DAY_US:
         features |= _waves("hour", (clock.hour + clock.minute / 60).to_numpy(), 24)
-    if "weekday" in config.calendar and step_us <= _DAY_US:
+    if "weekday" in config.calendar and step_us <= DAY_US:
         weekday = clock.day_of_week.to_numpy()
         features |= {f"weekday={day}": (weekday == day).astype(np.float32) for day in range(7)}
     if "month" in config.calendar:

@@ -18,7 +18,7 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, Flags, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -422,9 +422,7 @@ def _mask_incomplete_steps(
     listener(Notice(message))
 
 
-def _recent_pace(
-    rows: Rows, newest: Integers, is_asked: NDArray[np.bool_], step_us: int
-) -> Doubles:
+def _recent_pace(rows: Rows, newest: Integers, is_asked: Flags, step_us: int) -> Doubles:
     """Return the pace of the newest readings of some series, `(series,)`; NaN if none."""
     parts = []
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):

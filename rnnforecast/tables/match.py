@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles, take_names
-from rnnforecast.data.axis import TimeAxis, parse_time_us
+from rnnforecast.data.axis import Flags, TimeAxis, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.windows import Past, make_past
@@ -332,7 +332,7 @@ def warn_unusual_series(
     is_stale = np.maximum((newest - times) // past.step_us, 0) + n_missing > horizon
 
     limit = np.maximum(known.reach[np.maximum(position, 0)] / OUTLIER_FACTOR, _MIN_SHIFT)
-    has_shifted: NDArray[np.bool_] = np.zeros(len(position), np.bool_)
+    has_shifted: Flags = np.zeros(len(position), np.bool_)
     for n in (lookback, min(horizon, lookback)):
         has_shifted |= np.nan_to_num(_drift(past, known, position, n)) > limit
 
@@ -505,9 +505,7 @@ def unix_time_s(time_us: int, axis: TimeAxis) -> float:
     return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).timestamp()
 
 
-def check_known_ahead(
-    past: Past, horizon: int, *, needed: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def check_known_ahead(past: Past, horizon: int, *, needed: Flags | None = None) -> Flags:
     """`(origin,)`: which origins lack a value of a covariate that must be known over the horizon.
 
     `needed` are the origins that the network forecasts, by default all. One of them that ended
@@ -521,7 +519,7 @@ def check_known_ahead(
         return np.zeros(past.n_origins, np.bool_)
 
     is_unknown = np.isnan(features.known[:, :, 1:])  # (origin, feature, lead)
-    lacks_value: NDArray[np.bool_] = is_unknown.any((1, 2)) & needed
+    lacks_value: Flags = is_unknown.any((1, 2)) & needed
     is_newest = past.cutoff_time == past.cutoff_time[needed].max()
     origins = np.flatnonzero(lacks_value & is_newest)
     if not len(origins):

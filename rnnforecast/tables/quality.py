@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
-from rnnforecast.data.axis import ELAPSED, WALL_CLOCK
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, WALL_CLOCK, Flags
 from rnnforecast.data.panel import Panel
 from rnnforecast.sources.files import thread_map
 
@@ -103,8 +103,6 @@ _SHIFT_FACTOR = 3.0
 """Distance between the two levels, in ranges of the quieter side."""
 _SUDDEN_FACTOR = 4.0
 """A step this many times larger than all others shifts the level within the daily range."""
-_HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
 _THURSDAY, _SUNDAY = 3, 6
 """Weekdays counted from Monday; 1970-01-01 was a Thursday."""
 _LAST_DST_HOUR = 3
@@ -125,7 +123,7 @@ class SeriesStats:
     n_max: Integers
     mean: Doubles
     std: Doubles
-    may_be_stuck: NDArray[np.bool_]
+    may_be_stuck: Flags
     """Whether 24 readings in a row may be equal; where it is False, they are not."""
 
 
@@ -209,9 +207,7 @@ def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
     )
 
 
-def _combine(
-    chunks: list[_ChunkStats], n_series: int, may_be_stuck: NDArray[np.bool_]
-) -> SeriesStats:
+def _combine(chunks: list[_ChunkStats], n_series: int, may_be_stuck: Flags) -> SeriesStats:
     """Merge the pieces of each series; the variance is that within and between pieces."""
     series = np.concatenate([chunk.series for chunk in chunks])
     starts = np.flatnonzero(np.diff(series, prepend=-1))
@@ -264,9 +260,9 @@ class RunLengths:
     """`(run,)`, rows of the panel."""
     length: Integers
     series: Integers
-    is_missing: NDArray[np.bool_]
+    is_missing: Flags
 
-    def chosen(self, mask: NDArray[np.bool_]) -> RunLengths:
+    def chosen(self, mask: Flags) -> RunLengths:
         """Return the runs where the mask, `(run,)`, is True."""
         return RunLengths(
             self.begin[mask], self.length[mask], self.series[mask], self.is_missing[mask]
@@ -351,7 +347,7 @@ def find_stuck(panel: Panel) -> RunLengths:
     return long.chosen(~is_resting)
 
 
-def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]:
+def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> Flags:
     """Tell, `(series,)`, whether the minimum or maximum of a series can be a sentinel.
 
     Where it is False, `find_sentinels` finds none. `offset`, added to the panel's units, gives the
@@ -388,7 +384,7 @@ def _most_sentinels(n_readings: int, distance: float) -> float:
     return max(most, _MIN_SENTINEL_COUNT)
 
 
-def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
+def is_logger_code(values: Doubles) -> Flags:
     """Tell which values loggers are known to write for a missing reading."""
     return np.isin(values.astype(np.float32), np.array(list(_CODES), np.float32))
 
@@ -444,7 +440,7 @@ def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
             yield value, int(np.count_nonzero(is_value))
 
 
-def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+def _is_code(readings: Doubles, is_value: Flags, value: float) -> bool:
     """Tell whether an extreme that loggers write for a missing reading is one."""
     remaining, is_rare = readings[~is_value], is_value.mean() <= _MOST_WEAK
     if not len(remaining):
@@ -463,7 +459,7 @@ def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bo
     )
 
 
-def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.bool_]) -> bool:
+def _is_no_count(readings: Doubles, remaining: Doubles, is_value: Flags) -> bool:
     """Tell whether -1 stands among counts, next to usual ones: not beside a 0."""
     usual = float(np.quantile(remaining, 0.25))
     if remaining.min() < 0 or (remaining != np.rint(remaining)).any() or usual < 1:
@@ -471,7 +467,7 @@ def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.boo
     return bool(np.median(readings[next_to(is_value) & ~is_value]) >= usual)
 
 
-def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+def _is_odd(readings: Doubles, is_value: Flags, value: float) -> bool:
     """Tell whether an extreme that no logger is known to write stands for a missing reading."""
     count, remaining = int(np.count_nonzero(is_value)), readings[~is_value]
     if count < _MIN_SENTINEL_COUNT or not len(remaining):
@@ -505,7 +501,7 @@ def _is_isolated(readings: Doubles, ends: Collection[float], value: float) -> bo
     return correlation >= _SMOOTH and len(np.unique(remaining)) >= _MIN_DIFFERENT
 
 
-def _is_regular(is_value: NDArray[np.bool_]) -> bool:
+def _is_regular(is_value: Flags) -> bool:
     """Tell whether a value comes at equal distances, as that of a daily test does."""
     steps = np.diff(np.flatnonzero(is_value))
     return bool(len(steps) and np.mean(steps == np.median(steps)) >= _REGULAR_SHARE)
@@ -625,7 +621,7 @@ class Segments:
         counts = np.bincount(index, weights=self.n_rows, minlength=len(values))
         return values, counts.astype(np.int64), index
 
-    def chosen(self, index: Integers | NDArray[np.bool_]) -> Segments:
+    def chosen(self, index: Integers | Flags) -> Segments:
         """Return the segments at these positions, or where a mask is True."""
         return Segments(
             self.names,
@@ -733,12 +729,12 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
         start = part.start[gaps.series] + row * part.step_us
 
         if panel.axis.tz is None and panel.axis.kind == ELAPSED:
-            weekday = (start // _DAY_US + _THURSDAY) % 7
+            weekday = (start // DAY_US + _THURSDAY) % 7
             month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
             is_skipped = (
-                (gaps.length * part.step_us == _HOUR_US)
-                & (start % _HOUR_US == 0)
-                & (start % _DAY_US <= _LAST_DST_HOUR * _HOUR_US)
+                (gaps.length * part.step_us == HOUR_US)
+                & (start % HOUR_US == 0)
+                & (start % DAY_US <= _LAST_DST_HOUR * HOUR_US)
                 & (weekday == _SUNDAY)
                 & np.isin(month, _DST_MONTHS)
             )

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
-from rnnforecast.data.axis import HOUR_US, format_timestamp
+from rnnforecast.data.axis import HOUR_US, Flags, format_timestamp
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.errors import DataError, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -39,7 +39,7 @@ from rnnforecast.tables.features import (
 )
 from rnnforecast.tables.quality import BLOCK_ROWS
 from rnnforecast.tables.roles import STATUS
-from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
+from rnnforecast.tables.rows import Chunks, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.tables.timestamps import zones_set_back_at
 from rnnforecast.units import format_duration, parse_duration_us

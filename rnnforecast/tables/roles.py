@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import MONDAY_US, time_zone
+from rnnforecast.data.axis import DAY_US, HOUR_US, MONDAY_US, Flags, time_zone
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.evidence import (
     NO_TIME,
     ColumnEvidence,
     Evidence,
-    Flags,
     Partition,
     count_codes,
     pair_codes,
@@ -76,19 +75,18 @@ _MAX_IN_TURN = 8
 """Numbers up to this may be those of sensors that send in turn; longer counts are of messages."""
 _MAX_QUALITIES = 10
 """Different numbers that the quality of a reading has at most."""
-_DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
 CONSTANT = "always"
 MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
-_UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
+_UNITS_US = (1, 60_000_000, HOUR_US, DAY_US)
 """Units of time that numbers count, or powers of ten of them."""
 _LEAST_SUMMER_DAYS = 30
 """Least number of days between two clock changes (Morocco's Ramadan)."""
 _QUARTER_US = 900_000_000
 """Zones are multiples of a quarter of an hour apart."""
-_FURTHEST_ZONES_US = 26 * 3_600_000_000
+_FURTHEST_ZONES_US = 26 * HOUR_US
 """How far clocks of two zones may be apart."""
 _UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
 _OFFSET = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
@@ -306,7 +304,7 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     if is_even and series.step_us >= _SEVERAL * together.step_us:
         # values that come once or twice a day, a week, a month or a year may name hours, days and
         # months, and readings may have such a pattern
-        days = series.step_us / _DAY_US
+        days = series.step_us / DAY_US
         is_calendar = 28 <= days <= 366 or any(abs(days - n) <= _JITTER * n for n in (0.5, 1, 7))
         if is_apart and not (is_calendar and (is_regular or has_numbers)):
             return "key", "the values alternate, each with its own level"
@@ -498,7 +496,7 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
         begin: Integers = years.astype("datetime64[D]").astype(np.int64)
         return days - begin + 1
 
-    days, hour = times // _DAY_US, times // 3_600_000_000 % 24
+    days, hour = times // DAY_US, times // HOUR_US % 24
     months = days.astype("datetime64[D]").astype("datetime64[M]")
     day = days - months.astype("datetime64[D]").astype(np.int64) + 1
     month, year = months.astype(np.int64) % 12 + 1, months.astype(np.int64) // 12 + 1970
@@ -518,7 +516,7 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
     width = max(1.001 * resolution, _EXACT * float(np.ptp(values)))
     steps = np.diff(np.unique(times))
     units = (*_UNITS_US, float(np.median(steps)) if len(steps) else 1.0)
-    for period in (3_600_000_000, _DAY_US, 7 * _DAY_US):
+    for period in (HOUR_US, DAY_US, 7 * DAY_US):
         phase = ((times - MONDAY_US) % period).astype(np.float64)
         growth, span = float(np.ptp(values)), float(np.ptp(phase))
         if np.ptp(times) < 2 * period or growth < _MIN_ROWS * resolution or not span:
@@ -544,12 +542,12 @@ def _tells_clock(values: Doubles, times: Integers) -> bool:
     low, high = np.unique(values)
     by_time = np.argsort(times, kind="stable")
     moves = np.flatnonzero(np.diff(values[by_time]))
-    days = (times[by_time[moves + 1]] // _DAY_US).tolist()
-    first, last = int(times.min()) // _DAY_US, int(times.max()) // _DAY_US
+    days = (times[by_time[moves + 1]] // DAY_US).tolist()
+    first, last = int(times.min()) // DAY_US, int(times.max()) // DAY_US
     if len(set(days)) > 2 + (last - first) // _LEAST_SUMMER_DAYS:
         return False
 
-    noons = pd.DatetimeIndex((np.arange(first, last + 2) * _DAY_US + _DAY_US // 2).view("M8[us]"))
+    noons = pd.DatetimeIndex((np.arange(first, last + 2) * DAY_US + DAY_US // 2).view("M8[us]"))
     for zone in OFFERED_ZONES:
         offset = (
             (noons - noons.tz_localize(time_zone(zone)).tz_convert(None))
@@ -589,7 +587,7 @@ def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
     quarter = slope * _QUARTER_US
     width = max(1.001 * resolution, _EXACT * slope * span)
     starts_at_0 = deviation.min() >= -width and deviation.min() <= width
-    is_epoch = np.median(values) / slope >= 366 * _DAY_US
+    is_epoch = np.median(values) / slope >= 366 * DAY_US
     if not (starts_at_0 or is_epoch):
         return False
     if is_epoch and width < quarter / 4:  # clocks of another zone, and changes of it

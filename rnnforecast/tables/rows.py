@@ -27,7 +27,7 @@ from rnnforecast.data.arrays import (
     row_quantiles,
     take_names,
 )
-from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
+from rnnforecast.data.axis import ELAPSED_UTC, Flags, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import is_integer, without_empty_tail
@@ -63,7 +63,6 @@ _MOSTLY_FILLED = 0.95
 HALF_TURN = 180.0
 
 Codes = NDArray[np.integer]
-Flags = NDArray[np.bool_]
 Chunks = Sequence[NDArray[Any]]
 
 

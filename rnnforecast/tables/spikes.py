@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Panel
 from rnnforecast.tables.quality import RunLengths
-
-Flags = NDArray[np.bool_]
 
 _MIN_ROWS = 24
 """A shorter series does not show what its usual jumps are."""

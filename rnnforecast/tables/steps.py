@@ -112,7 +112,7 @@ class StepCounts:
             return step
 
         # the coarsest unit that changes the step by less than one percent
-        for unit in (3_600_000_000, 60_000_000, 1_000_000, 100_000, 1_000):
+        for unit in (HOUR_US, 60_000_000, 1_000_000, 100_000, 1_000):
             rounded = round(median / unit) * unit
             if rounded and abs(rounded - median) < 0.01 * median:
                 return int(rounded)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import WALL_CLOCK, TimeAxis, time_zone
+from rnnforecast.data.axis import DAY_US, WALL_CLOCK, Flags, TimeAxis, time_zone
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, count_decimals
@@ -63,7 +63,6 @@ _DECIMAL_MONTH = re.compile(r"\s*\d{4}\.\d{1,2}\s*")
 """A year and a month as a number, in which 1990.1 is October, but in ISO 8601 January."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
-_DAY_US = 86_400_000_000
 _MAX_FORMS = 3
 """Forms of stamps that are offered at once."""
 _END_OF_SECOND_US = 999_000
@@ -242,7 +241,7 @@ class TimestampReader:
                 if self.zone.is_aware
                 else times
             )
-            times = np.where(clock % _DAY_US == 0, times + _DAY_US, times)
+            times = np.where(clock % DAY_US == 0, times + DAY_US, times)
 
         begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
         is_outside = (times < begin_us) | (times >= end_us)
@@ -361,7 +360,7 @@ class TimestampReader:
             times = parsed.times[rows[minutes[rows] == offset]]
             self.offsets.setdefault(offset, []).append(times)
 
-    def _not_a_time(self, array: pa.Array, is_bad: NDArray[np.bool_], n_before: int) -> DataError:
+    def _not_a_time(self, array: pa.Array, is_bad: Flags, n_before: int) -> DataError:
         """Return an error that names the first bad text, and the format of the good ones."""
         n_bad, first = int(is_bad.sum()), int(np.argmax(is_bad))
         text, column = str(array[first]), self.schema.time
@@ -423,8 +422,8 @@ def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
 
 def _from_days(days: Doubles, error: float) -> Integers:
     """Convert days since 1970, which may be off by so much, to microseconds."""
-    error_s = max(error * _DAY_US / 1e6, _EXCEL_ERROR_S)
-    seconds = days * _DAY_US / 1e6
+    error_s = max(error * DAY_US / 1e6, _EXCEL_ERROR_S)
+    seconds = days * DAY_US / 1e6
     for unit in _EXCEL_UNITS:
         rounded = np.rint(seconds / unit) * unit
         if np.abs(rounded - seconds).max(initial=0.0) <= error_s + _EXCEL_ERROR_S:
@@ -506,9 +505,9 @@ class Parsed(NamedTuple):
 
     times: Integers
     """Microseconds; of a bad text any number."""
-    is_bad: NDArray[np.bool_]
+    is_bad: Flags
     """The text is no time."""
-    is_mixed: NDArray[np.bool_]
+    is_mixed: Flags
     """The text has an offset where those of the column have none, or the other way round."""
     texts: pa.Array
     """The texts in ISO 8601, or in the user's format."""
@@ -574,7 +573,7 @@ class TimestampParser:
         if is_leap.any():
             repaired = repaired.str.replace(_LEAP_SECOND, ":59", regex=True)
             repairs["leap-second"] += int(is_leap.sum())
-        addend_us = is_midnight * _DAY_US + is_leap * _END_OF_SECOND_US
+        addend_us = is_midnight * DAY_US + is_leap * _END_OF_SECOND_US
 
         pattern = "ISO8601" if form is not None or self.format is None else self.format
         parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)
@@ -688,7 +687,7 @@ def _count_turns(times: list[Integers], codes: Sequence[NDArray[np.integer]]) ->
 
 
 def _day_of_month(times: Integers) -> Integers:
-    days = (times // _DAY_US).astype("datetime64[D]")
+    days = (times // DAY_US).astype("datetime64[D]")
     since_first = days - days.astype("datetime64[M]").astype("datetime64[D]")
     day: Integers = since_first.astype(np.int64) + 1
     return day
@@ -696,10 +695,10 @@ def _day_of_month(times: Integers) -> Integers:
 
 def _exchange_early_days(times: Integers) -> Integers:
     """Exchange day and month of times on days up to the twelfth."""
-    day, month = _day_of_month(times), (times // _DAY_US).astype("datetime64[D]").astype("M8[M]")
+    day, month = _day_of_month(times), (times // DAY_US).astype("datetime64[D]").astype("M8[M]")
     number = month.astype(np.int64) % _MONTHS
     dates = (month - number + day - 1).astype("datetime64[D]") + number
-    exchanged = dates.astype(np.int64) * _DAY_US + times % _DAY_US
+    exchanged = dates.astype(np.int64) * DAY_US + times % DAY_US
     swapped: Integers = np.where(day <= _MONTHS, exchanged, times)
     return swapped
 
@@ -722,7 +721,7 @@ def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
 
 def _first_passes(
     wall: Integers, series: NDArray[np.integer], repeated: Integers
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Flags, Flags]:
     """Tell which rows of hours that occur twice lie in the first one, and which may be in both.
 
     `wall` and `series`, `(row,)`, are in the order of the clock; `repeated` are rows in such hours.
