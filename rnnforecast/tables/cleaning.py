@@ -233,12 +233,9 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
     target, n_masked = panel.target.copy(), 0
     for first_series, part in panel.blocks(BLOCK_ROWS):
         runs = run_lengths(part)
-        stuck = runs.chosen(~runs.is_missing & (runs.length >= min_length))
-        n_stuck = int(stuck.length.sum())
-        first_of_run = np.cumsum(stuck.length) - stuck.length
-        rows = np.arange(n_stuck) + np.repeat(stuck.begin - first_of_run, stuck.length)
-        target[panel.offsets[first_series] + rows] = np.nan
-        n_masked += n_stuck
+        is_stuck = np.repeat(~runs.is_missing & (runs.length >= min_length), runs.length)
+        target[panel.offsets[first_series] :][: len(is_stuck)][is_stuck] = np.nan
+        n_masked += int(np.count_nonzero(is_stuck))
 
     if n_masked:
         listener(Notice(f"{n_masked} readings of stuck sensors are treated as missing"))
@@ -254,10 +251,10 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
     stuck = issues.stuck
     if len(stuck):
         longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
-        bounds = ((panel.axis.format(t) for t in (run.start_us, run.end_us)) for run in longest)
+        format_time = panel.axis.format
         listed = "; ".join(
-            f"{run.series} from {start} to {end}"
-            for run, (start, end) in zip(longest, bounds, strict=True)
+            f"{run.series} from {format_time(run.start_us)} to {format_time(run.end_us)}"
+            for run in longest
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
         message = f"sensors stuck at one value: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
-from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, WALL_CLOCK, Flags
+from rnnforecast.data.axis import ELAPSED, HOUR_US, WALL_CLOCK, Flags
 from rnnforecast.data.panel import Panel
 from rnnforecast.sources.files import thread_map
 
@@ -103,9 +104,7 @@ _SHIFT_FACTOR = 3.0
 """Distance between the two levels, in ranges of the quieter side."""
 _SUDDEN_FACTOR = 4.0
 """A step this many times larger than all others shifts the level within the daily range."""
-_THURSDAY, _SUNDAY = 3, 6
-"""Weekdays counted from Monday; 1970-01-01 was a Thursday."""
-_LAST_DST_HOUR = 3
+_SUNDAY, _LAST_DST_HOUR = 6, 3
 _DST_MONTHS = (3, 4, 9, 10)
 """Months in which clocks are set forward, in the northern or the southern hemisphere."""
 
@@ -302,7 +301,7 @@ def find_gaps(panel: Panel) -> RunLengths:
     changes = np.flatnonzero(is_missing[1:] != is_missing[:-1]) + 1
     begin = np.union1d(changes, panel.offsets[:-1][panel.lengths > 0])
     length = np.diff(begin, append=len(is_missing))
-    is_gap = is_missing[begin] if len(begin) else np.zeros(0, np.bool_)
+    is_gap = is_missing[begin]
     series = np.searchsorted(panel.offsets, begin[is_gap], side="right") - 1
     return RunLengths(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
 
@@ -558,10 +557,8 @@ def find_changepoint(readings: Floats) -> Changepoint | None:
         if quieter <= 0 or distance <= 0 or (best is not None and distance <= best[0]):
             continue
         changes = slice(first + at * n - 1, first + (at + 1) * n)  # the steps into and within it
-        others = np.delete(step, changes)
-        is_sudden = np.nanmax(step[changes], initial=0) > _SUDDEN_FACTOR * np.nanmax(
-            others, initial=0
-        )
+        largest = np.nanmax(step[changes], initial=0)
+        is_sudden = largest > _SUDDEN_FACTOR * np.nanmax(np.delete(step, changes), initial=0)
         if distance > _SHIFT_FACTOR * quieter or is_sudden:
             best = float(distance), at
     if best is None:
@@ -608,9 +605,13 @@ class Segments:
         return len(self.series)
 
     def __iter__(self) -> Iterator[Segment]:
-        columns = (self.series, self.value, self.n_rows, self.start_us, self.end_us)
-        for series, *values in zip(*(column.tolist() for column in columns), strict=True):
+        for series, *values in zip(*(column.tolist() for column in self.columns), strict=True):
             yield Segment(self.names[series], *values)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """All that is known of each segment, in the order of the fields."""
+        return self.series, self.value, self.n_rows, self.start_us, self.end_us
 
     def by_value(self) -> tuple[Doubles, Integers, Integers]:
         """Return the different values, their rows, `(value,)` each, and each segment's value.
@@ -623,14 +624,7 @@ class Segments:
 
     def chosen(self, index: Integers | Flags) -> Segments:
         """Return the segments at these positions, or where a mask is True."""
-        return Segments(
-            self.names,
-            self.series[index],
-            self.value[index],
-            self.n_rows[index],
-            self.start_us[index],
-            self.end_us[index],
-        )
+        return Segments(self.names, *(column[index] for column in self.columns))
 
 
 @dataclass(frozen=True)
@@ -706,14 +700,8 @@ def _segments(
 
 def _concatenate(parts: Sequence[Segments], names: tuple[str, ...]) -> Segments:
     """Concatenate segments whose series are those of a panel, with these names."""
-    return Segments(
-        names,
-        np.concatenate([part.series for part in parts]),
-        np.concatenate([part.value for part in parts]),
-        np.concatenate([part.n_rows for part in parts]),
-        np.concatenate([part.start_us for part in parts]),
-        np.concatenate([part.end_us for part in parts]),
-    )
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return Segments(names, *map(np.concatenate, columns))
 
 
 def count_missing(panel: Panel) -> tuple[Integers, Integers]:
@@ -729,16 +717,8 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
         start = part.start[gaps.series] + row * part.step_us
 
         if panel.axis.tz is None and panel.axis.kind == ELAPSED:
-            weekday = (start // DAY_US + _THURSDAY) % 7
-            month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
-            is_skipped = (
-                (gaps.length * part.step_us == HOUR_US)
-                & (start % HOUR_US == 0)
-                & (start % DAY_US <= _LAST_DST_HOUR * HOUR_US)
-                & (weekday == _SUNDAY)
-                & np.isin(month, _DST_MONTHS)
-            )
-            gaps = gaps.chosen(~is_skipped)
+            is_whole_hour = (gaps.length * part.step_us == HOUR_US) & (start % HOUR_US == 0)
+            gaps = gaps.chosen(~(is_whole_hour & may_change_clocks(start, _DST_MONTHS)))
 
         length = gaps.length
         if panel.axis.kind == WALL_CLOCK:
@@ -746,6 +726,13 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
         np.add.at(n_missing, first + gaps.series, length)
         np.maximum.at(longest, first + gaps.series, length)
     return n_missing, longest
+
+
+def may_change_clocks(times: Integers, months: Sequence[int]) -> Flags:
+    """Tell which times, without a zone, are in the first hours of a Sunday of these months."""
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+    is_early = (stamps.day_of_week == _SUNDAY) & (stamps.hour <= _LAST_DST_HOUR)
+    return is_early & np.isin(stamps.month, months)
 
 
 def _count_skipped_rows(panel: Panel, start: Integers, length: Integers) -> Integers:

@@ -6,7 +6,6 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -37,7 +36,7 @@ from rnnforecast.tables.features import (
     static_values,
     warn_unknown_categories,
 )
-from rnnforecast.tables.quality import BLOCK_ROWS
+from rnnforecast.tables.quality import BLOCK_ROWS, may_change_clocks
 from rnnforecast.tables.roles import STATUS
 from rnnforecast.tables.rows import Chunks, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
@@ -86,7 +85,6 @@ _SAME_OWN_STEP = 0.1
 _MIN_EVIDENCE = math.log(10_000)
 """Each further step of the same k rows is a chance of one in k; all together must be as unlikely as
 this."""
-_SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
 _MOST_DROPPED, _FEW_DROPPED = 0.1, 3
@@ -311,21 +309,21 @@ def resolve_keep(
     if config.is_resampled:
         return config.agg_of("")
     keep = config.on_duplicate
-    set_back_at = _clock_set_back_at(positions, n_duplicates, grid) if keep == "error" else None
-    if set_back_at is None:
+    set_back_to = _clock_set_back_to(positions, n_duplicates, grid) if keep == "error" else None
+    if set_back_to is None:
         return keep
 
-    first = grid.axis.format(grid.time_at(set_back_at[0]))
+    first = grid.axis.format(int(set_back_to[0]))
     message = f"the clock was set back by an hour; {n_duplicates} timestamps occur twice, the "
     message += f"first {first}; the later reading is used"
-    proposals = _zones_set_back(np.array([grid.time_at(p) for p in set_back_at]))
-    listener(WarningEvent("clock-set-back", message, n_duplicates, tuple(proposals)))
+    proposals = _zones_set_back(set_back_to)
+    listener(WarningEvent("clock-set-back", message, n_duplicates, proposals))
     return "last"
 
 
-def _zones_set_back(times: Integers) -> list[Proposal]:
+def _zones_set_back(times: Integers) -> tuple[Proposal, ...]:
     """Return the zones whose clocks show these times twice, as options."""
-    return [Proposal(("--tz", z), f"if they are in {z}") for z in zones_set_back_at(times)]
+    return tuple(Proposal(("--tz", z), f"if they are in {z}") for z in zones_set_back_at(times))
 
 
 def count_duplicates(positions: list[Integers], n_grid: int) -> int:
@@ -336,10 +334,8 @@ def count_duplicates(positions: list[Integers], n_grid: int) -> int:
     return sum(map(len, positions)) - int(np.count_nonzero(is_occupied))
 
 
-def _clock_set_back_at(
-    positions: list[Integers], n_duplicates: int, grid: Grid
-) -> list[int] | None:
-    """Return the positions to which a clock went back; None unless all duplicates are hours.
+def _clock_set_back_to(positions: list[Integers], n_duplicates: int, grid: Grid) -> Integers | None:
+    """Return the times to which a clock went back; None unless all duplicates are hours.
 
     Hourly readings repeat one stamp alone, for whatever reason: there the day and the hour must be
     those of a change. Readings at longer steps cannot show one.
@@ -353,10 +349,8 @@ def _clock_set_back_at(
     if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
         return None
 
-    repeated = position[1:][moves <= 0].tolist()
-    if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
-        return list(map(int, repeated))
-    return None
+    times = grid.times_at(position[1:][moves <= 0])
+    return times if hour > 1 or may_change_clocks(times, _DST_MONTHS).all() else None
 
 
 def check_duplicates(
@@ -377,7 +371,7 @@ def check_duplicates(
             continue
 
         row = int(np.argmax(differs))
-        at, row_in_file = int(position[row]), n_before + row
+        at, row_in_file = position[row : row + 1], n_before + row
         pairs = zip(file.positions, chunks, strict=True)
         same_step = np.flatnonzero(np.concatenate([(p == at) & np.isfinite(c) for p, c in pairs]))
         other_row = int(same_step[same_step != row_in_file][-1])
@@ -385,20 +379,17 @@ def check_duplicates(
         line = source.location(file.first_row + other_row, schema.time).line
 
         proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
-        if grid.axis.tz is None and _may_be_dst_end(grid.time_at(at)):
-            proposals += tuple(_zones_set_back(np.array([grid.time_at(at)])))
-        hint = (
-            None
-            if proposals
-            else ("rows of several sensors may be mixed; name the column that distinguishes them")
-        )
+        time = grid.times_at(at)
+        if grid.axis.tz is None and may_change_clocks(time, _DST_MONTHS).all():
+            proposals += _zones_set_back(time)
+        hint = "rows of several sensors may be mixed; name the column that distinguishes them"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"conflicting {content} of {column!r} for the same timestamp",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
             proposals=proposals,
-            hint=hint,
+            hint=None if proposals else hint,
         )
 
 
@@ -423,12 +414,6 @@ def _ways_to_tell_apart(
         return
     for rule in ("last", "mean"):
         yield Proposal(("--on-duplicate", rule), f"to use the {rule} of them")
-
-
-def _may_be_dst_end(time_us: int) -> bool:
-    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
-    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
-    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in _DST_MONTHS
 
 
 def place_covariates(

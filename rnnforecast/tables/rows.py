@@ -96,10 +96,10 @@ class Grid:
         """Number of grid rows of all series, which are the positions of one target."""
         return int(self.lengths.sum())
 
-    def time_at(self, position: int) -> int:
-        """Return the time of a position in microseconds."""
-        series = int(np.searchsorted(self.offsets, position, side="right")) - 1
-        return int(self.start[series] + (position - self.offsets[series]) * self.step_us)
+    def times_at(self, positions: Integers) -> Integers:
+        """Return the times of positions in microseconds."""
+        series = np.searchsorted(self.offsets, positions, side="right") - 1
+        return self.start[series] + (positions - self.offsets[series]) * self.step_us
 
 
 class Stage(Enum):
