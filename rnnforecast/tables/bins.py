@@ -111,8 +111,7 @@ def series_of_bins(grid: Grid) -> Integers:
 
 def on_clock(times: Integers, grid: Grid) -> Integers:
     """Return times of the grid's axis as the clock shows them, where months have their lengths."""
-    clock: Integers = replace(grid.axis, open_steps=(), offset_us=0).to_wall_clock(times)
-    return clock
+    return replace(grid.axis, open_steps=(), offset_us=0).to_wall_clock(times)
 
 
 def bin_bounds(grid: Grid) -> tuple[Integers, Integers]:
@@ -202,8 +201,7 @@ def _fill(values: Doubles, series: Integers) -> Doubles:
         return np.where(has_value, values[last], np.nan)
 
     forward = filled(values, series)
-    backward: Doubles = filled(forward[::-1], series[::-1])[::-1]
-    return backward
+    return filled(forward[::-1], series[::-1])[::-1]
 
 
 def expected_readings(timeline: Timeline, grid: Grid) -> tuple[Integers, Integers]:
@@ -395,8 +393,7 @@ class BinIntegral:
             elapsed = np.minimum(edge - self._time[index], self._duration[index])
             return np.where(index >= 0, total[index] + rate[index] * elapsed, total[self._first])
 
-        over_bin: Doubles = until(self.last, self.end) - until(self.before, self.begin)
-        return over_bin
+        return until(self.last, self.end) - until(self.before, self.begin)
 
 
 def held_bins(

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import (
     DAY_US,
@@ -74,15 +73,14 @@ _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
 
-def choose_axis(
-    rows: Rows, step_us: int, config: DataConfig, ranks: Ranks, *, tz: str | None
-) -> TimeAxis:
+def choose_axis(rows: Rows, step_us: int, context: ReadContext) -> TimeAxis:
     """Return the axis for rows whose times are still those of the stamps, at about this step.
 
     Months where the user names a step of months, or all stamps lie at one time of their months or
     of their ends; the wall clock for stamps of a zone, where they lie at equal steps on it; else
     the time that elapses.
     """
+    config, ranks, tz = context.config, context.ranks, context.tz
     axis = TimeAxis(tz)
     has_clock = tz is not None and tz != "UTC"
     if step_us % MONTH_US == 0 and config.is_resampled:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Integers
+from rnnforecast.data.arrays import Integers, wrap_angles
 from rnnforecast.data.axis import Flags, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
@@ -29,7 +29,7 @@ from rnnforecast.tables.quality import (
     run_lengths,
     texts_of_sentinel,
 )
-from rnnforecast.tables.rows import Codes, ReadContext, Rows, wrap_angles
+from rnnforecast.tables.rows import Codes, ReadContext, Rows
 from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
 
 _MAX_LISTED = 5
@@ -78,14 +78,14 @@ def load_excluded_times(config: DataConfig) -> DataConfig:
     return replace(config, excluded_times=text)
 
 
-def clean_rows(rows: Rows, context: ReadContext, *, tz: str | None) -> None:
+def clean_rows(rows: Rows, context: ReadContext) -> None:
     """Set readings to NaN that lie outside valid ranges or in excluded times."""
     if context.config.valid_range:
         _mask_outside_ranges(rows, context)
     config = load_excluded_times(context.config)
     if config.excluded_times is not None:
         name = config.exclude or "the excluded periods of the model"
-        intervals = parse_excluded_times(config.excluded_times, name, tz)
+        intervals = parse_excluded_times(config.excluded_times, name, context.tz)
         _mask_excluded(rows, intervals, name, context)
 
 
@@ -138,8 +138,7 @@ class Intervals(NamedTuple):
     def contain(self, times: Integers) -> Flags:
         """Tell which times lie in one of the intervals."""
         last = np.searchsorted(self.begin, times, side="right") - 1
-        is_inside: Flags = (last >= 0) & (times < self.end[np.maximum(last, 0)])
-        return is_inside
+        return (last >= 0) & (times < self.end[np.maximum(last, 0)])
 
 
 def _mask_excluded(

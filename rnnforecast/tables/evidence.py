@@ -217,8 +217,7 @@ class Evidence:
     def sort(self, codes: Integers) -> Integers:
         """Return the rows, `(row,)`, in the order of their series, and of time in each."""
         short = codes.astype(np.min_scalar_type(codes.max(initial=0)))  # 8 or 16 bits sort faster
-        order: Integers = np.lexsort((self.times, short))
-        return order
+        return np.lexsort((self.times, short))
 
     def lacks_halves(self, codes: Integers) -> bool:
         """Tell whether AM and PM are missing: hours from 1 to 12 start over once in most days.
@@ -418,8 +417,7 @@ def code_times(times: Integers) -> Integers:
             expected += first
             if (expected == times).all():
                 return places
-    codes: Integers = pd.factorize(times)[0]
-    return codes
+    return pd.factorize(times)[0]
 
 
 def pair_codes(first: Integers, second: Integers) -> Integers:

@@ -500,8 +500,7 @@ def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) ->
     seen = np.flatnonzero(is_seen)
     last = np.append(seen, -1)[np.searchsorted(seen, grid.offsets[1:]) - 1]
     # a series without a reading gets the last one of the series before, so all of it is ahead
-    is_ahead: Flags = np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
-    return is_ahead
+    return np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
 
 
 @dataclass(frozen=True)
@@ -529,9 +528,7 @@ class SortedSteps:
         )
 
 
-def check_step_change(
-    rows: Rows, context: ReadContext, step_us: int, tz: str | None, *, min_share: float
-) -> None:
+def check_step_change(rows: Rows, context: ReadContext, step_us: int, *, min_share: float) -> None:
     """Raise `DataError` where series have stretches of another step than `step_us`, too.
 
     Nothing is raised where such stretches take less than `min_share` of the time of their series.
@@ -565,7 +562,7 @@ def check_step_change(
     )
     row = int(steps.begin[stretch[changes[0] + 1]])
     first, second = (step_us, other_us)[:: -1 if is_other[stretch[changes[0]]] else 1]
-    at = format_timestamp(int(np.concatenate(rows.times)[row]), tz)
+    at = format_timestamp(int(np.concatenate(rows.times)[row]), context.tz)
     times_text = "" if len(changes) == 1 else f", the first of {len(changes)} changes"
     coarse_us, fine_us = max(step_us, other_us), min(step_us, other_us)
     is_coarse = is_other if coarse_us == other_us else is_step

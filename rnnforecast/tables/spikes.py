@@ -113,8 +113,7 @@ def _order_of_largest(values: Doubles, n: int) -> Integers:
     largest = np.arange(len(values))
     if n < len(values):
         largest = np.argpartition(-values, n)[:n]
-    order: Integers = largest[np.argsort(-values[largest], kind="stable")]
-    return order
+    return largest[np.argsort(-values[largest], kind="stable")]
 
 
 def _largest(

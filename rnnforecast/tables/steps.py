@@ -245,13 +245,13 @@ def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
     return StepCounts.merge([StepCounts(lengths, counts) for lengths, counts in arrays])
 
 
-def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+def check_future(rows: Rows, step_us: int, context: ReadContext) -> None:
     """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
 
     A time without a zone is in the future only if it is so in every zone. Rows without a reading
     may be in the future: they hold covariates that are known ahead.
     """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else MAX_UTC_OFFSET_US)
+    now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if context.tz is None else 0)
     n_before = n_early = 0
     for i, times in enumerate(rows.times):
         is_late = times > now_us
@@ -278,14 +278,12 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
         context.listener(WarningEvent("future", message, n_early))
 
 
-def check_jumps_back(
-    rows: Rows, backward: Integers, step_us: int, context: ReadContext, *, tz: str | None
-) -> None:
+def check_jumps_back(rows: Rows, backward: Integers, step_us: int, context: ReadContext) -> None:
     """Raise `DataError` where each midnight has the date of the day before.
 
     Warns where a clock seems to have been reset: the time goes back far, and seldom.
     """
-    n_late, row = _midnights_before_their_days(rows, backward, step_us, tz)
+    n_late, row = _midnights_before_their_days(rows, backward, step_us, context.tz)
     ends_day = Proposal(("--midnight", "end"), "if 00:00 ends its date, as 24:00 does")
     if n_late >= _MIDNIGHTS and context.config.midnight is None:
         problem = "each midnight has the date of the day that it ends"

@@ -473,8 +473,7 @@ def _to_periods(values: Doubles, sample: Doubles) -> Integers:
     What is a little before a start, by rounding, is at it.
     """
     is_at_start = np.cos(2 * np.pi * sample).mean() >= 0
-    periods: Integers = (np.rint(values) if is_at_start else np.floor(values)).astype(np.int64)
-    return periods
+    return (np.rint(values) if is_at_start else np.floor(values)).astype(np.int64)
 
 
 def _rounded(times_us: Doubles) -> Integers:
@@ -699,8 +698,7 @@ def _exchange_early_days(times: Integers) -> Integers:
     number = month.astype(np.int64) % _MONTHS
     dates = (month - number + day - 1).astype("datetime64[D]") + number
     exchanged = dates.astype(np.int64) * DAY_US + times % DAY_US
-    swapped: Integers = np.where(day <= _MONTHS, exchanged, times)
-    return swapped
+    return np.where(day <= _MONTHS, exchanged, times)
 
 
 def _standard_offset(time: pd.Timestamp, tz: str) -> str:
