@@ -30,7 +30,8 @@ from rnnforecast.tables.quality import (
     texts_of_sentinel,
 )
 from rnnforecast.tables.rows import Codes, ReadContext, Rows
-from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
+from rnnforecast.tables.steps import abbreviate
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MAX_LISTED = 5
 _COLUMNS = ("series", "from", "to")
@@ -286,7 +287,7 @@ def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
     shortest = int(longer.min())
     text = abbreviate_duration(shortest * panel.step_us)
     if -(-parse_duration_us(text) // panel.step_us) <= longest_other:  # it was rounded down
-        text = format_duration(shortest * panel.step_us).replace(" ", "")
+        text = abbreviate(shortest * panel.step_us)
     n_rows = int(longer[longer >= shortest].sum())
     effect = f"drops {_share(n_rows, panel)}"
     return (Proposal(("--stuck-as-na", text), "if that is a fault", effect),)

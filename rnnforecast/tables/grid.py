@@ -39,11 +39,7 @@ from rnnforecast.tables.features import add_calendar, encode_covariates
 from rnnforecast.tables.profile import warn_of_columns
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
-    USUAL_STEPS_US,
-    abbreviate,
     are_own_steps,
-    check_step_change,
-    fitting_step,
     reported_on_change,
     to_grid,
     warn_of_other_steps,
@@ -53,11 +49,15 @@ from rnnforecast.tables.rows import Grid, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema, note_left_out
 from rnnforecast.tables.steps import (
     MAX_JITTER,
+    USUAL_STEPS_US,
     StepCounts,
     StepStatistics,
+    abbreviate,
     check_future,
     check_jumps_back,
     check_not_coarser,
+    check_step_change,
+    fitting_step,
     merge_step_counts,
     step_statistics,
 )
@@ -201,7 +201,7 @@ def check_step(panel: Panel, schema: Schema) -> None:
     if schema.step_us is not None and panel.step_us != schema.step_us:
         expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
         is_finer = schema.step_us % panel.step_us == 0
-        options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
+        options = ("--freq", abbreviate(schema.step_us), "--agg", "mean")
         raise DataError(
             f"the model expects a reading every {expected}, but the data has one every {actual}",
             code="other-step",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -14,12 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
-from rnnforecast.data.axis import HOUR_US, Flags, format_timestamp
+from rnnforecast.data.axis import HOUR_US, Flags
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.errors import DataError, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.tables.bins import (
-    SAME_STEP,
     BinShares,
     Timeline,
     complete_bins,
@@ -28,7 +26,6 @@ from rnnforecast.tables.bins import (
     held_bins,
     hold_on_grid,
     mean_angles,
-    pace_of_stretches,
 )
 from rnnforecast.tables.features import (
     category_codes,
@@ -40,32 +37,13 @@ from rnnforecast.tables.quality import BLOCK_ROWS, may_change_clocks
 from rnnforecast.tables.roles import STATUS
 from rnnforecast.tables.rows import Chunks, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
+from rnnforecast.tables.steps import SAME_OWN_STEP, USUAL_STEPS_US, abbreviate, usual_step
 from rnnforecast.tables.timestamps import zones_set_back_at
-from rnnforecast.units import format_duration, parse_duration_us
+from rnnforecast.units import format_duration
 
 UNIQUE = "unique"
 """The `keep` rule where no two rows of a series fall on one step."""
-USUAL_STEPS_US = tuple(
-    parse_duration_us(f"{count}{unit}")
-    for unit, counts in {
-        "s": (1, 2, 5, 10, 15, 30),
-        "m": (1, 2, 5, 10, 15, 20, 30),
-        "h": (1, 2, 3, 4, 6, 12),
-        "d": (1, 7),
-    }.items()
-    for count in counts
-)
 _MAX_LISTED_STEPS = 3
-_OTHER_STEP = 1.4
-"""A step that is longer by this factor is another one."""
-_MIN_STRETCHES = 0.7
-"""Share of the steps that lie in stretches where a step has changed."""
-_SAME_LEVEL = 0.2
-"""Levels of sums follow their step to this share."""
-_GAP_FACTOR = 20
-"""A time between two readings that is longer than this many medians is a gap."""
-_MAX_EMPTY_SHARE = 0.1
-"""Share of the steps that may be empty where a step fits."""
 _MAX_SAMPLED_TARGETS, _MAX_SAMPLED_SERIES, _MAX_SAMPLED_ROWS = 20, 1000, 200_000
 _MAX_OWN_STEP_SHARE = 0.75
 """A series that is read at every second step of others, or less often, holds fewer readings."""
@@ -80,8 +58,6 @@ _LEAST_CHANGE = 0.3
 """Nearly all reports change by this share of the usual change: less is not reported."""
 _USUAL_GAP = 0.995
 """Quantile of the times between two reports for which a value holds."""
-_SAME_OWN_STEP = 0.1
-"""Steps of a slow sensor may differ by this share: months do."""
 _MIN_EVIDENCE = math.log(10_000)
 """Each further step of the same k rows is a chance of one in k; all together must be as unlikely as
 this."""
@@ -503,139 +479,6 @@ def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) ->
     return np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
 
 
-@dataclass(frozen=True)
-class SortedSteps:
-    """The times from one row to the next of its series, `(step,)`, sorted by series and time."""
-
-    length: Integers
-    """Microseconds, above 0."""
-    series: Integers
-    begin: Integers
-    """Number of the row at which each begins, in the order of the file."""
-    end: Integers
-
-    @classmethod
-    def of(cls, rows: Rows) -> SortedSteps:
-        """Compare all rows."""
-        time, series = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
-        order = np.arange(len(time))
-        if (np.diff(series) != 0).any() or (np.diff(time) < 0).any():
-            order = np.lexsort((time, series))
-        length = np.diff(time[order])
-        is_step = (length > 0) & (np.diff(series[order]) == 0)
-        return cls(
-            length[is_step], series[order][1:][is_step], order[:-1][is_step], order[1:][is_step]
-        )
-
-
-def check_step_change(rows: Rows, context: ReadContext, step_us: int, *, min_share: float) -> None:
-    """Raise `DataError` where series have stretches of another step than `step_us`, too.
-
-    Nothing is raised where such stretches take less than `min_share` of the time of their series.
-    """
-    steps = SortedSteps.of(rows)
-    pace = pace_of_stretches(steps.length.astype(np.float64), steps.series)
-    is_step = np.abs(pace - step_us) <= SAME_STEP * step_us
-    is_other = (pace >= _OTHER_STEP * step_us) | (pace * _OTHER_STEP <= step_us)
-    has_both = np.isin(np.arange(rows.n_series), steps.series[is_step])
-    has_both &= np.isin(np.arange(rows.n_series), steps.series[is_other])
-    is_other &= has_both[steps.series]
-    is_step &= has_both[steps.series]
-    is_regular = is_other | is_step
-    n_steps = np.count_nonzero(has_both[steps.series])
-    total = float(steps.length[is_regular].sum())
-    if not is_other.any() or steps.length[is_other].sum() < min_share * total:
-        return
-    if np.count_nonzero(is_regular) < _MIN_STRETCHES * n_steps:
-        return
-
-    # the other step is the one that takes most of the time
-    paces, index = np.unique(np.rint(pace[is_other]).astype(np.int64), return_inverse=True)
-    times = np.bincount(index, weights=steps.length[is_other])
-    other_us = int(paces[np.argmax(times)])
-    if abs(usual_step(other_us) - other_us) <= _SAME_OWN_STEP * other_us:  # it jitters
-        other_us = usual_step(other_us)
-    stretch = np.flatnonzero(is_regular)
-    changes = np.flatnonzero(
-        (is_other[stretch[1:]] != is_other[stretch[:-1]])
-        & (steps.series[stretch[1:]] == steps.series[stretch[:-1]])
-    )
-    row = int(steps.begin[stretch[changes[0] + 1]])
-    first, second = (step_us, other_us)[:: -1 if is_other[stretch[changes[0]]] else 1]
-    at = format_timestamp(int(np.concatenate(rows.times)[row]), context.tz)
-    times_text = "" if len(changes) == 1 else f", the first of {len(changes)} changes"
-    coarse_us, fine_us = max(step_us, other_us), min(step_us, other_us)
-    is_coarse = is_other if coarse_us == other_us else is_step
-    is_fine = is_step if coarse_us == other_us else is_other
-    raise DataError(
-        f"the step changes from {format_duration(first)} to {format_duration(second)} at {at}"
-        f"{times_text}",
-        code="step-change",
-        location=context.source.location(row, context.schema.time),
-        proposals=_common_steps(
-            rows, steps.end[is_coarse], steps.end[is_fine], coarse_us, fine_us / coarse_us
-        ),
-        hint="or remove the rows of one step",
-    )
-
-
-def _common_steps(
-    rows: Rows, coarse: Integers, fine: Integers, step_us: int, ratio: float
-) -> list[Proposal]:
-    """Return how to bring all rows to the coarser step, by the levels of both stretches.
-
-    `ratio` is the finer step by the coarser one: where the level falls by as much, readings are
-    sums of their step.
-    """
-    summed: list[str] = []
-    averaged: list[str] = []
-    for target, offsets in rows.value_offsets.items():
-        codes = np.concatenate(rows.codes)
-        values = np.concatenate(rows.readings(target)).astype(np.float64) + offsets[codes]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # no reading at one of the steps
-            level = np.nanmean(values[fine]) / np.nanmean(values[coarse])
-        is_sum = abs(level - ratio) <= _SAME_LEVEL * ratio
-        (summed if is_sum else averaged).append(target)
-
-    freq = ("--freq", abbreviate(step_us))
-    mean = Proposal((*freq, "--agg", "mean"), "if the readings are levels")
-    if not summed:
-        return [replace(mean, condition="to use one step for all")]
-    if not averaged:
-        return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
-    rules = option_for_each("--agg", [f"{name}=sum" for name in summed])
-    return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
-
-
-def abbreviate(step_us: int) -> str:
-    """Return a step as an option takes it: `15min`."""
-    return format_duration(step_us).replace(" ", "")
-
-
-def usual_step(step_us: float) -> int:
-    """Return the usual step that is nearest."""
-    return min(USUAL_STEPS_US, key=lambda candidate: abs(math.log(candidate / step_us)))
-
-
-def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
-    """Return the shortest usual step near the median, or longer, that leaves few steps empty.
-
-    `lengths` and `counts` are a histogram of the times between readings. Times without readings
-    that are far longer than the median are gaps, whatever the step.
-    """
-    is_usual = lengths <= _GAP_FACTOR * median_us
-    lengths, counts = lengths[is_usual], counts[is_usual]
-    nearest = usual_step(median_us)
-
-    for step_us in USUAL_STEPS_US:
-        n_empty = (np.maximum(lengths / step_us - 1, 0) * counts).sum()  # wherever steps begin
-        n_steps = (lengths * counts).sum() / step_us
-        if step_us >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
-            return step_us
-    return nearest
-
-
 def reported_on_change(rows: Rows) -> Proposal | None:
     """Return how to read a table whose sensors send a reading once it has changed; None for others.
 
@@ -739,7 +582,7 @@ def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
         n_steps = np.bincount(series, minlength=part.n_series)
         middle = np.cumsum(n_steps) - n_steps + n_steps // 2
         step[block] = length[np.lexsort((length, series))][middle]
-        is_near = np.abs(length - step[block][series]) <= _SAME_OWN_STEP * step[block][series]
+        is_near = np.abs(length - step[block][series]) <= SAME_OWN_STEP * step[block][series]
         n_near = np.bincount(series[is_near], minlength=part.n_series)
         is_other[block] = are_own_steps(step[block], n_near, n_steps)
     return sparse[is_other], step[is_other]
