@@ -22,8 +22,8 @@ from rnnforecast.tables.schema import (
     Schema,
     canonical_name,
     check_column,
+    choose_time,
     epoch_unit_of,
-    infer_time,
 )
 from rnnforecast.tables.timestamps import REPAIR_MESSAGES, TimestampReader, Zone, tz_localize
 
@@ -213,7 +213,7 @@ def _read_frame(
     if schema.time not in columns and "," in schema.time:
         # The time of the readings is joined of several columns. Here it may be any one.
         source = join_time(source, None)
-        time = infer_time(source, options)
+        time, _ = choose_time(source, options)
     else:
         check_column(schema.time, columns, source.name, code="missing-column")
         time = columns[schema.time]

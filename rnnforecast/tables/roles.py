@@ -69,6 +69,8 @@ _EXACT, _ROUNDING = 1e-6, 1e-12
 is rounded by this share of itself."""
 _ALIKE_SLOPE = 0.05
 """Units of time, and their powers of ten, are further apart than this."""
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+"""Names of columns of times, the more usual ones first."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
 _COORDINATES = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
 _MAX_IN_TURN = 8
@@ -420,7 +422,7 @@ def _is_coordinate(column: ColumnEvidence, evidence: Evidence) -> bool:
     if pair is None or values is None or np.abs(values[np.isfinite(values)]).max(initial=0.0) > 180:
         return False
     partner = longitude if pair is latitude else latitude
-    return any(is_called(each, partner) for each in evidence.columns)
+    return any(is_called(column_name, partner) for column_name in evidence.columns)
 
 
 def _quality_of(name: str, columns: Collection[str]) -> str | None:
@@ -490,25 +492,16 @@ def _resolution(values: Doubles) -> float:
 
 def _is_calendar(values: Doubles, times: Integers) -> bool:
     """Tell whether numbers are the hour, the day, the month and so on, of their times."""
-
-    def day_of_year(days: Integers) -> Integers:
-        years = days.astype("datetime64[D]").astype("datetime64[Y]")
-        begin: Integers = years.astype("datetime64[D]").astype(np.int64)
-        return days - begin + 1
-
-    days, hour = times // DAY_US, times // HOUR_US % 24
-    months = days.astype("datetime64[D]").astype("datetime64[M]")
-    day = days - months.astype("datetime64[D]").astype(np.int64) + 1
-    month, year = months.astype(np.int64) % 12 + 1, months.astype(np.int64) // 12 + 1970
-    weekday = (days + 3) % 7  # from Monday, 0
-    week = (day_of_year(days - weekday + 3) - 1) // 7 + 1  # that of its Thursday
-    length = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+    weekday = stamps.day_of_week  # from Monday, 0
+    thursday = stamps - pd.to_timedelta(weekday - 3, unit="D")  # tells the number of the week
     parts = (
-        *(hour, hour + 1, times // 60_000_000 % 60, day, day_of_year(days), week),
-        *(month, year, (month - 1) // 3 + 1, length.astype(np.int64)),
-        *(weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1, weekday >= 5),
+        *(stamps.hour, stamps.hour + 1, stamps.minute, stamps.day, stamps.day_of_year),
+        *((thursday.day_of_year - 1) // 7 + 1, stamps.month, stamps.quarter, stamps.year),
+        *(stamps.days_in_month, weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1),
+        weekday >= 5,
     )
-    if any(bool((values == part).all()) for part in parts):
+    if any(bool((values == np.asarray(part)).all()) for part in parts):
         return True
 
     # minutes of the day, numbers of quarters of an hour and the like rise evenly, and begin anew
@@ -655,48 +648,43 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     return zones
 
 
-@dataclass(frozen=True)
-class TimeReading:
-    """One way to read a table: its readings are of the times in this column."""
-
-    name: str
-    reason: str
-    is_sure: bool = True
-    """Whether the evidence speaks for this one alone."""
+def rank_time_name(name: str) -> int:
+    """Return the place of a name among those that columns of times have; the last for others."""
+    folded = name.strip().casefold()
+    return _TIME_NAMES.index(folded) if folded in _TIME_NAMES else len(_TIME_NAMES)
 
 
-def rank_times(
-    stamps: Mapping[str, Integers], columns: Sequence[Column], usual_names: Sequence[str]
-) -> list[TimeReading]:
-    """Return the time columns that a table may have, the best first.
+def is_time_name(name: str) -> bool:
+    """Tell whether columns of times are called so."""
+    return rank_time_name(name) < len(_TIME_NAMES)
 
-    Where the first one is not sure, the others are as likely. `usual_names` break ties, the more
-    usual ones first.
+
+def find_main_times(
+    stamps: Mapping[str, Integers], columns: Sequence[Column]
+) -> tuple[list[str], str]:
+    """Return the column of the times that readings are taken at, and why it is that one.
+
+    Where the cells do not tell, they are several, which are as likely, without a reason.
     """
     names = [name for name, times in stamps.items() if len(pd.unique(times[times != NO_TIME])) > 1]
     zones = {c.name: c.tz or any(_OFFSET.search(s.strip()) for s in c.sample[:1]) for c in columns}
-
-    def habit(name: str) -> int:
-        folded = name.strip().casefold()
-        return usual_names.index(folded) if folded in usual_names else len(usual_names)
-
     if len(names) < 2 or max(map(len, stamps.values())) < _MIN_ROWS:
-        return [TimeReading(min(names or stamps, key=habit), "contains timestamps")]
+        return [min(names or stamps, key=rank_time_name)], "contains timestamps"
     if _alternates_with_numbers(names, columns):
         main = next((n for n in names if _has_events_within_steps(n, names, stamps)), None)
         if main is not None:
-            return [TimeReading(main, "regular; the other times are within its steps")]
-        return [TimeReading(name, "", is_sure=False) for name in names]
+            return [main], "regular; the other times are within its steps"
+        return names, ""
 
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the start of an interval")]
+        return names, "the start of an interval"
     steps = {n: np.diff(np.unique(stamps[n][stamps[n] != NO_TIME])) for n in names}
     regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
     names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
     names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the most regular of several timestamp columns")]
+        return names, "the most regular of several timestamp columns"
 
     if all(_is_other_zone(stamps[names[0]], stamps[name]) for name in names):
         n_moments = {name: len(np.unique(times)) for name, times in stamps.items()}
@@ -709,16 +697,14 @@ def rank_times(
         }
         for reason, better in merits.items():
             if 0 < len(better) < len(names):
-                return [TimeReading(min(better, key=habit), reason)]
-        return [TimeReading(name, "", is_sure=False) for name in names]
+                return [min(better, key=rank_time_name)], reason
+        return names, ""
 
-    ordered = sorted(names, key=habit)
-    if habit(ordered[0]) < habit(ordered[1]):
-        return [TimeReading(ordered[0], "the most common name for a timestamp")]
+    ordered = sorted(names, key=rank_time_name)
+    if rank_time_name(ordered[0]) < rank_time_name(ordered[1]):
+        return ordered[:1], "the most common name for a timestamp"
     first = [n for n in names if all(_comes_before(stamps[n], stamps[m]) for m in names)]
-    if first:
-        return [TimeReading(first[0], "is the first of the timestamps")]
-    return [TimeReading(name, "", is_sure=False) for name in names]
+    return (first[:1], "is the first of the timestamps") if first else (names, "")
 
 
 def _alternates_with_numbers(names: Sequence[str], columns: Sequence[Column]) -> bool:

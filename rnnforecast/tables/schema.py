@@ -31,9 +31,11 @@ from rnnforecast.tables.evidence import (
 from rnnforecast.tables.roles import (
     CONSTANT,
     MARKED,
+    find_main_times,
+    is_time_name,
     left_out_numbers,
     rank_keys,
-    rank_times,
+    rank_time_name,
     reason_of_text,
     timed_columns,
     zones_of,
@@ -41,7 +43,6 @@ from rnnforecast.tables.roles import (
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
-_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _FEWEST_DIGITS = 2
@@ -234,26 +235,24 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
     if time.kind == "time" or config.time_format is not None:
         return None
 
-    unit = (config.time_unit or unit_of(time)) if time.kind == "number" else None
-    if unit is None and time.kind == "number":
-        raise DataError(
-            f"the numbers in column {time.name!r}, such as {time.sample[0]}, do not look like "
-            "Unix time",
-            code="time-unit",
-            location=Location(source.name, column=time.name),
-            proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
-            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
-        )
-    if unit is None:
+    if time.kind == "number":
+        unit = config.time_unit or unit_of(time)
+        if unit is not None:
+            return unit
+        code, ways = "time-unit", _ways_to_count(time)
+        numbers = f"the numbers in column {time.name!r}, such as {time.sample[0]},"
+        problem = f"{numbers} do not look like Unix time"
+    else:
+        code, ways = "not-a-time", []
         example = f", such as {time.sample[0]!r}" if time.sample else ""
-        raise DataError(
-            f"cannot parse column {time.name!r} as timestamps{example}",
-            code="not-a-time",
-            location=Location(source.name, column=time.name),
-            proposals=_other_times(source.columns, time),
-            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
-        )
-    return unit
+        problem = f"cannot parse column {time.name!r} as timestamps{example}"
+    raise DataError(
+        problem,
+        code=code,
+        location=Location(source.name, column=time.name),
+        proposals=[*ways, *_other_times(source.columns, time)],
+        hint="choose the timestamp column, or give the format of its timestamps, --time-format",
+    )
 
 
 def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[Proposal]:
@@ -491,35 +490,22 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
         listener(Notice(f"not used: {', '.join(listed)}{more}"))
 
 
-def infer_time(source: Source, config: DataConfig) -> Column:
-    """Return the time column. Raises `DataError` as `choose_time` does."""
-    return choose_time(source, config)[0]
-
-
 def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
     """Return the time column, by the cells and names of columns, and why. Raises `DataError`.
 
     Of several columns of times it is the one that readings are taken at; where the cells do not
     tell which, the error names them.
     """
-
-    def rank(column: Column) -> int:
-        name = column.name.strip().casefold()
-        return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
-
     times = [c for c in source.columns if c.kind == "time"]
     if len(times) > 1:
         named = config.named_columns
         return _choose_of_times(source, [c for c in times if c.name not in named] or times, config)
+    called_times = [c for c in source.columns if is_time_name(c.name)]
     if not times and (config.time_unit or config.time_format):
-        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
-    times = times or [
-        c
-        for c in source.columns
-        if c.kind == "number" and rank(c) < len(_TIME_NAMES) and unit_of(c) is not None
-    ]
+        times = called_times
+    times = times or [c for c in called_times if c.kind == "number" and unit_of(c) is not None]
     if times:
-        return min(times, key=rank), ""
+        return min(times, key=lambda column: rank_time_name(column.name)), ""
 
     names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
     texts = [c for c in source.columns if c.kind == "text" and are_mostly(_has_digits, c.sample)]
@@ -554,11 +540,10 @@ def _choose_of_times(
         for c in times[:_N_LISTED]
     }
     stamps = time_evidence(source, readers) or {c.name: np.zeros(0, np.int64) for c in times}
-    readings = rank_times(stamps, source.columns, _TIME_NAMES)
-    if readings[0].is_sure:
-        return next(c for c in times if c.name == readings[0].name), readings[0].reason
+    names, reason = find_main_times(stamps, source.columns)
+    if len(names) == 1:
+        return next(c for c in times if c.name == names[0]), reason
 
-    names = [reading.name for reading in readings]
     raise DataError(
         f"{join_names(list(map(repr, names)), 5)} contain timestamps, and each could be the "
         "time of the readings",
