@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -226,20 +225,14 @@ def find_open_steps(
     return tuple(open_steps.tolist()) if is_closed else ()
 
 
-def close_axis(
-    axis: TimeAxis, step_us: int, open_steps: tuple[int, ...], listener: Listener
-) -> TimeAxis:
-    """Return the axis without the closed steps of each week, if any, and say so."""
-    if not open_steps:
-        return axis
-    n_steps = WEEK_US // step_us
-    share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
-    axis = replace(axis, step_us=step_us, open_steps=open_steps)
+def note_closed_hours(axis: TimeAxis, listener: Listener) -> None:
+    """Report that the axis lacks the closed steps of each week."""
+    n_open, step_us = len(axis.open_steps), axis.step_us
+    share = f"{n_open} of the {WEEK_US // step_us} steps of {format_duration(step_us)} in a week"
     spans = ((name, us, axis.measure(us, step_us)) for name, us in _SPANS if us > step_us)
     lengths = [f"a {name} is {format_duration(n)}" for name, us, n in spans if n != us]
     message = f"readings occur in {share}; the other steps are treated as closed hours"
     listener(Notice(", and ".join([f"{message}: in durations {lengths[0]}", *lengths[1:]])))
-    return axis
 
 
 def leave_out_closed(
@@ -260,7 +253,7 @@ def leave_out_closed(
         codes = np.concatenate([c[r] for c, r in zip(rows.codes, is_open, strict=True)])
         if len(np.unique(codes)) < rows.n_series:  # a series of empty rows stays
             return times, context
-    context = replace(context, source=rows.keep(is_open, context))
+    context = rows.keep(is_open, context)
     open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
     return open_times, context
 

@@ -28,10 +28,10 @@ from rnnforecast.tables.bins import local_pace
 from rnnforecast.tables.calendar import (
     SHORTEST_MONTH_US,
     choose_axis,
-    close_axis,
     find_open_steps,
     leave_out_closed,
     merge_repeated_hours,
+    note_closed_hours,
     zones_of_midnights,
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
@@ -109,10 +109,9 @@ def read_panel(
     context = ReadContext(join_key(source, schema.series), schema, config, listener, ranks)
 
     # READ: nothing after the as-of time is looked at
-    rows, tz = read_rows(context, known_offsets=known_offsets)
-    context = replace(context, tz=tz)
+    rows, context = read_rows(context, known_offsets=known_offsets)
     if as_of is not None:
-        context = replace(context, source=rows.keep_until(as_of, context))
+        context = rows.keep_until(as_of, context)
     if schema.step_us is None:
         context = replace(context, schema=leave_out_constants(rows, context))
 
@@ -153,25 +152,18 @@ def check_magnitude(panel: Panel) -> None:
         highest = np.fmax.reduceat(panel.target, starts)
         lowest = np.fmin.reduceat(panel.target, starts)
     largest = np.fmax(highest, -lowest)
-    is_huge = largest > _MAX_READING
+    is_huge, is_tiny = largest > _MAX_READING, (largest > 0) & (largest < _MIN_READING)
     if is_huge.any():
-        (name, *others) = take_names(panel.names, is_huge)
-        raise DataError(
-            f"readings of {name!r} exceed {_MAX_READING:g}, which is too large to compute with"
-            + (f"; also those of {len(others)} more series" if others else ""),
-            code="too-large",
-            hint="use a larger unit, or omit the series",
-        )
-    is_tiny = (largest > 0) & (largest < _MIN_READING)
-    if is_tiny.any():
-        names = take_names(panel.names, is_tiny)
-        raise DataError(
-            f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small to "
-            "compute with"
-            + (f"; also those of {len(names) - 1} more series" if len(names) > 1 else ""),
-            code="too-small",
-            hint="use a smaller unit, or omit the series",
-        )
+        names, code, unit = take_names(panel.names, is_huge), "too-large", "larger"
+        problem = f"readings of {names[0]!r} exceed {_MAX_READING:g}, which is too large"
+    elif is_tiny.any():
+        names, code, unit = take_names(panel.names, is_tiny), "too-small", "smaller"
+        problem = f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small"
+    else:
+        return
+    more = f"; also those of {len(names) - 1} more series" if len(names) > 1 else ""
+    hint = f"use a {unit} unit, or omit the series"
+    raise DataError(f"{problem} to compute with{more}", code=code, hint=hint)
 
 
 def leave_out_constants(rows: Rows, context: ReadContext) -> Schema:
@@ -198,18 +190,18 @@ def leave_out_constants(rows: Rows, context: ReadContext) -> Schema:
 
 def check_step(panel: Panel, schema: Schema) -> None:
     """Raise `DataError` unless the readings come at the step that the model was trained on."""
-    if schema.step_us is not None and panel.step_us != schema.step_us:
-        expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
-        is_finer = schema.step_us % panel.step_us == 0
-        options = ("--freq", abbreviate(schema.step_us), "--agg", "mean")
-        raise DataError(
-            f"the model expects a reading every {expected}, but the data has one every {actual}",
-            code="other-step",
-            proposals=[Proposal(options, "to resample to the step of the model")]
-            if is_finer
-            else (),
-            hint=None if is_finer else "use data with that step, or retrain on this data",
-        )
+    if schema.step_us is None or panel.step_us == schema.step_us:
+        return
+    expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
+    is_finer = schema.step_us % panel.step_us == 0
+    options = ("--freq", abbreviate(schema.step_us), "--agg", "mean")
+    proposal = Proposal(options, "to resample to the step of the model")
+    raise DataError(
+        f"the model expects a reading every {expected}, but the data has one every {actual}",
+        code="other-step",
+        proposals=[proposal] if is_finer else (),
+        hint=None if is_finer else "use data with that step, or retrain on this data",
+    )
 
 
 def align(rows: Rows, context: ReadContext) -> tuple[Grid, ReadContext]:
@@ -233,22 +225,20 @@ def align(rows: Rows, context: ReadContext) -> tuple[Grid, ReadContext]:
     else:
         keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
         if keep is not None:
-            context = replace(context, source=rows.keep(keep, context))
+            context = rows.keep(keep, context)
         rows.convert(replace(axis, offset_us=0) if config.is_resampled else axis)
         statistics = step_statistics(rows)
         step_us = _find_step(statistics.steps, rows, context)
 
     times, start, end = times_on_grid(rows, statistics, step_us, axis, context)
     check_not_coarser(merge_step_counts(statistics.steps, context.ranks), step_us, context)
-    if is_trained and open_steps:
-        axis = replace(axis, step_us=step_us, open_steps=open_steps)
-        times, context = leave_out_closed(rows, times, axis, context)
-    elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
+    if not is_trained and config.closed == "auto" and axis.kind != MONTHS:
         open_steps = find_open_steps(rows, times, step_us, context.ranks)
-        axis = close_axis(axis, step_us, open_steps, context.listener)
-        if axis.open_steps:
-            times, context = leave_out_closed(rows, times, axis, context)
-    if axis.open_steps:
+    if open_steps:
+        axis = replace(axis, step_us=step_us, open_steps=open_steps)
+        if not is_trained:
+            note_closed_hours(axis, context.listener)
+        times, context = leave_out_closed(rows, times, axis, context)
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))
 
@@ -280,7 +270,7 @@ def settle_step(rows: Rows, context: ReadContext) -> tuple[StepStatistics, int, 
     own_step_us = _step_of_readings(rows, context, step_us)
     if own_step_us is not None:
         seen = [rows.has_reading(i) for i in range(len(rows.times))]
-        context = replace(context, source=rows.keep(seen, context))
+        context = rows.keep(seen, context)
         statistics, step_us = step_statistics(rows), own_step_us
 
     time_of = statistics.steps.lengths * statistics.steps.counts
@@ -435,13 +425,18 @@ def _without_jitter(
     """
     own_us = steps.infer_step() if steps.total and config.hold is None else step_us
     limit = MAX_JITTER * own_us
-    off = [(chunk + own_us // 2) % own_us - own_us // 2 for chunk in chunks]
+    off = [_off_grid(chunk, own_us) for chunk in chunks]
     is_near = [np.abs(deviation) <= limit for deviation in off]
-    n_near = sum(int(np.count_nonzero(near)) for near in is_near)
+    n_near = sum(int(np.count_nonzero(flags)) for flags in is_near)
     if step_us % own_us or n_near < _NOMINAL_SHARE * sum(map(len, chunks)):
         return list(chunks)
     moves = zip(chunks, off, is_near, strict=True)
-    return [chunk - np.where(near, deviation, 0) for chunk, deviation, near in moves]
+    return [chunk - np.where(flags, deviation, 0) for chunk, deviation, flags in moves]
+
+
+def _off_grid(times: Integers, step_us: int, origin: Integers | int = 0) -> Integers:
+    """Return how far each time is from the nearest point of the grid through `origin`."""
+    return (times - origin + step_us // 2) % step_us - step_us // 2
 
 
 def _snap(
@@ -453,22 +448,17 @@ def _snap(
     lie near that one, so that a first stamp that is late does not move all others. Returns the
     times of rows, and the start and end of each series, `(series,)`.
     """
-
-    def deviation(times: Integers, origin: Integers | int) -> Integers:
-        """Return how far each time lies from the nearest point of the grid through `origin`."""
-        return (times - origin + step_us // 2) % step_us - step_us // 2
-
     first, end = statistics.start, statistics.end
     chunks = list(zip(rows.times, rows.codes, strict=True))
-    if not any(deviation(times, first[codes]).any() for times, codes in chunks):
+    if not any(_off_grid(times, step_us, first[codes]).any() for times, codes in chunks):
         return list(rows.times), first, end
 
     limit = MAX_JITTER * step_us
-    is_near_1970 = all((np.abs(deviation(times, 0)) <= limit).all() for times in rows.times)
+    is_near_1970 = all((np.abs(_off_grid(times, step_us)) <= limit).all() for times in rows.times)
     snapped: list[Integers] = []
     n_moved = n_before = 0
     for times, codes in chunks:
-        off = deviation(times, 0 if is_near_1970 else first[codes])
+        off = _off_grid(times, step_us, 0 if is_near_1970 else first[codes])
         is_far = np.abs(off) > limit
         if is_far.any():
             row = n_before + int(np.argmax(is_far))
@@ -481,7 +471,8 @@ def _snap(
     zones = _propose_zones(rows, step_us, context)
     context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
-    return snapped, first - deviation(first, origin), end - deviation(end, origin)
+    start, end = (bound - _off_grid(bound, step_us, origin) for bound in (first, end))
+    return snapped, start, end
 
 
 def _irregular(

@@ -195,8 +195,8 @@ class Rows:
             np.maximum.at(newest, codes[seen], times[seen])
         return newest
 
-    def keep_until(self, as_of: str, context: ReadContext) -> Source:
-        """Drop the rows after a moment, and return a source that locates the others.
+    def keep_until(self, as_of: str, context: ReadContext) -> ReadContext:
+        """Drop the rows after a moment; return a context with a source that locates the others.
 
         Where covariates are known ahead, later rows of series that have begun stay, with nothing
         but those. Raises `NotEnoughDataError` where no row is left.
@@ -226,11 +226,10 @@ class Rows:
                     chunk[late] = np.nan
         return self._select(selected, has_begun, context)
 
-    def _select(self, selected: Sequence[Flags], has_rows: Flags, context: ReadContext) -> Source:
-        """Drop all other rows and series, a column at a time, and number the series anew.
-
-        Returns a source that locates the rows that are left.
-        """
+    def _select(
+        self, selected: Sequence[Flags], has_rows: Flags, context: ReadContext
+    ) -> ReadContext:
+        """Drop all other rows and series, a column at a time, and number the series anew."""
 
         def select(chunks: Chunks) -> list[NDArray[Any]]:
             return [c[rows] for c, rows in zip(chunks, selected, strict=True) if rows.any()]
@@ -247,7 +246,7 @@ class Rows:
         self.value_offsets = {name: x[has_rows] for name, x in self.value_offsets.items()}
         if context.is_long:
             self.names = list(take_names(self.names, has_rows))
-        return FilteredSource(context.source, selected)
+        return replace(context, source=FilteredSource(context.source, selected))
 
     def constant_targets(self) -> dict[str, str]:
         """Return the targets that never change in any series, with the reason.
@@ -331,8 +330,8 @@ class Rows:
             for i in np.unique(first[0]).tolist():
                 chunks[i][first[1][first[0] == i]] = means[first[0] == i]
 
-    def keep(self, selected: Sequence[Flags], context: ReadContext) -> Source:
-        """Drop the rows that are not selected, and return a source that locates the others."""
+    def keep(self, selected: Sequence[Flags], context: ReadContext) -> ReadContext:
+        """Drop all other rows; return a context with a source that locates those selected."""
         self._check(Stage.CLEANED)
         has_rows = np.zeros(self.n_series, np.bool_)
         for codes, rows in zip(self._codes, selected, strict=True):
@@ -414,8 +413,8 @@ class FilteredSource(WrappedSource):
 
 def read_rows(
     context: ReadContext, *, known_offsets: Mapping[str, float]
-) -> tuple[Rows, str | None]:
-    """Read the columns that the schema names; return them with the time zone of the stamps.
+) -> tuple[Rows, ReadContext]:
+    """Read the columns that the schema names; return them, and the context with the time zone.
 
     `known_offsets` are the value offsets of the series that a model knows. Raises `DataError` for a
     reading that is not finite.
@@ -468,7 +467,7 @@ def read_rows(
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
-    return rows, tz
+    return rows, replace(context, tz=tz)
 
 
 def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterator[pa.RecordBatch]:
