@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles
 from rnnforecast.data.windows import Past
 
 CONSTANT_SCALE = 1.0
@@ -137,8 +136,12 @@ def find_value_offsets(
 
     time, code, value = select(times), select(codes), select(values)
     order = np.lexsort((time, code))
-    ordered = pd.DataFrame({"series": code[order], "value": value[order]})
-    earliest = ordered.groupby("series").head(_N_EARLIEST)
-    level = earliest.groupby("series")["value"].median()
-    offsets[level.index] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
+    code, value = code[order], value[order]
+    rank = np.arange(len(code)) - np.searchsorted(code, code)
+    is_early = rank < _N_EARLIEST
+    earliest = np.full((n_series, _N_EARLIEST), np.nan)
+    earliest[code[is_early], rank[is_early]] = value[is_early]
+
+    (level,) = row_quantiles(earliest[is_candidate], (0.5,))
+    offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
     return offsets
