@@ -17,7 +17,7 @@ from rnnforecast.data.arrays import Integers, wrap_angles
 from rnnforecast.data.axis import Flags, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.storage.remote import local_path
@@ -154,9 +154,7 @@ def _mask_excluded(
     names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
     existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
     unknown = sorted(intervals.keys() - existing)
-    if unknown:
-        message = f"in {file}, but not in the data"
-        context.listener(WarningEvent.for_names("unknown-series", message, unknown))
+    warn_of_names("unknown-series", f"in {file}, but not in the data", unknown, context.listener)
 
     n_masked = 0
     for target, names in names_of.items():
@@ -245,8 +243,7 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
 def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
     issues = find_quality_issues(panel)
-    if issues.constant:
-        listener(WarningEvent.for_names("constant-series", "never changes", issues.constant))
+    warn_of_names("constant-series", "never changes", issues.constant, listener)
 
     stuck = issues.stuck
     if len(stuck):

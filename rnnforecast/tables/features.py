@@ -14,7 +14,7 @@ from rnnforecast.data.arrays import Floats, Integers
 from rnnforecast.data.axis import DAY_US
 from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, warn_of_names
 from rnnforecast.parallel import Ranks, all_reduce_any, all_reduce_counts
 from rnnforecast.sources.files import check_memory
 from rnnforecast.tables.schema import Covariate, Schema, canonical_name
@@ -57,8 +57,8 @@ def encode_covariates(
                 columns[covariate.name] = column._replace(values=recode(column.values, codes))
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
-        what_follows = "no values, so the forecast ignores this column"
-        _warn_of_empty(empty, what_follows, listener)
+        problem = "no values, so the forecast ignores this column"
+        warn_of_names("empty-covariate", problem, empty, listener)
 
     if not schema.covariates:
         return replace(panel, covariates=None), schema
@@ -103,7 +103,7 @@ def _choose_categories(
     """Return the schema with the covariates that hold values, and the categories of each."""
     has_values = {c.name: columns[c.name].has_values for c in schema.covariates}
     empty = [name for name, is_filled in all_reduce_any(ranks, has_values).items() if not is_filled]
-    _warn_of_empty(empty, "no values, skipped", listener)
+    warn_of_names("empty-covariate", "no values, skipped", empty, listener)
 
     covariates = []
     for covariate in schema.covariates:
@@ -119,11 +119,6 @@ def _choose_categories(
             listener(Notice(f"column {name!r} is one of {', '.join(categories)}"))
         covariates.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(covariates))
-
-
-def _warn_of_empty(names: list[str], message: str, listener: Listener) -> None:
-    if names:
-        listener(WarningEvent.for_names("empty-covariate", message, names))
 
 
 def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
@@ -213,7 +208,7 @@ def warn_unknown_categories(
         order = np.argsort(-counts, kind="stable")
         unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
         message = f"most of column {covariate.name!r} of {name} is unknown to the model"
-        listener(WarningEvent.for_names("unknown-categories", message, unknown))
+        warn_of_names("unknown-categories", message, unknown, listener)
 
 
 def encode_column(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.events import Event, Listener, WarningEvent
+from rnnforecast.events import Event, Listener, WarningEvent, warn_of_names
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.inputs import InputFile
@@ -74,9 +74,8 @@ class FutureFrame:
             listener(WarningEvent("names-written-otherwise", f"{message}, and so on", len(renamed)))
         if not unknown and not renamed:
             return self
-        if unknown:
-            message = f"series of {self.source.name} without readings, ignored"
-            listener(WarningEvent.for_names("future-only-series", message, unknown))
+        message = f"series of {self.source.name} without readings, ignored"
+        warn_of_names("future-only-series", message, unknown, listener)
 
         decoded = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(new_texts, pa.string()))
         column = decoded.dictionary_decode()

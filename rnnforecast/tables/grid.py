@@ -21,7 +21,7 @@ from rnnforecast.data.arrays import (
 from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, Flags, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.source import Source, join_key
 from rnnforecast.tables.bins import local_pace
@@ -587,13 +587,9 @@ def report_gaps(panel: Panel, context: ReadContext) -> None:
     listener(Notice(f"{n_missing} of {n_rows} readings are missing (longest gap {gap})"))
 
     limit = config.max_gap_steps(panel.step_us)
-    if limit is not None and longest.max(initial=0) > limit:
-        names = take_names(panel.names, np.flatnonzero(longest > limit))
-        listener(
-            WarningEvent.for_names(
-                "long-gap", f"a gap longer than --max-gap {config.max_gap}", names
-            )
-        )
+    if limit is not None:
+        problem = f"a gap longer than --max-gap {config.max_gap}"
+        warn_of_names("long-gap", problem, take_names(panel.names, longest > limit), listener)
 
 
 def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
@@ -675,7 +671,7 @@ def drop_empty(panel: Panel, context: ReadContext) -> Panel:
             code="no-readings",
             hint=f"choose another target of {context.source.name}",
         )
-    context.listener(WarningEvent.for_names("empty-series", "no readings, skipped", empty))
+    warn_of_names("empty-series", "no readings, skipped", empty, context.listener)
     return panel.select(np.flatnonzero(has_reading))
 
 

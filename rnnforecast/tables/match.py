@@ -28,7 +28,7 @@ from rnnforecast.errors import (
     QualityGateError,
     UsageError,
 )
-from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
+from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent, warn_of_names
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.sources.source import Source, WrappedSource, open_table
@@ -364,8 +364,7 @@ def warn_unusual_series(
         ),
     }
     for code, (message, names) in kinds.items():
-        if names:
-            listener(WarningEvent.for_names(code, message, names))
+        warn_of_names(code, message, names, listener)
     return (*missing, *stale)
 
 
@@ -389,10 +388,9 @@ def warn_unusual_covariates(
             finite = part[np.isfinite(part)]
             if len(finite) and abs(np.median(finite) - mean[number]) > _MIN_UNUSUAL * scale[number]:
                 unusual.append(name)
-    if unusual:
-        message = "known covariates far outside the training range (is the unit the same?)"
-        names = list(dict.fromkeys(unusual))
-        listener(WarningEvent.for_names("other-scale-of-covariates", message, names))
+    message = "known covariates far outside the training range (is the unit the same?)"
+    names = list(dict.fromkeys(unusual))
+    warn_of_names("other-scale-of-covariates", message, names, listener)
 
 
 def require_series(past: Past, known: TrainingStats) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import Proposal, option_for_each
-from rnnforecast.events import Listener, WarningEvent, ignore
+from rnnforecast.events import Listener, WarningEvent, ignore, warn_of_names
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.bins import count_increments
 from rnnforecast.tables.quality import (
@@ -500,31 +500,26 @@ def warn_of_columns(
         problem: str,
         series: Integers,
         known: Collection[str],
-        options: Callable[[list[str]], tuple[str, ...]],
+        option: str,
+        rule: str = "",
     ) -> None:
         unknown = [i for i in series.tolist() if column_of[i] not in known]
-        if not unknown:
-            return
-
         n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
         columns = [column for column, n in n_unknown.items() if n == n_series[column]]
         condition = "if it is one" if len(columns) == 1 else "if they are"
-        warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
-        proposals = (Proposal(options(columns), condition),) if columns else ()
-        hint = None if columns else "if they are, read them from a separate table"
-        listener(replace(warning, proposals=proposals, hint=hint))
+        options = option_for_each(option, [f"{column}{rule}" for column in columns])
+        warn_of_names(
+            code,
+            problem,
+            [panel.names[i] for i in unknown],
+            listener,
+            proposals=(Proposal(options, condition),) if columns else (),
+            hint=None if columns else "if they are, read them from a separate table",
+        )
 
-    warn(
-        "counter",
-        "increases like a counter",
-        find_counters(panel),
-        config.counter,
-        lambda columns: option_for_each("--counter", columns),
-    )
-    warn(
-        "direction",
-        "a direction that wraps around; averages and forecasts near north are wrong",
-        find_directions(panel),
-        [name for name, rule in config.agg_by_column.items() if rule == ANGLE],
-        lambda columns: option_for_each("--agg", [f"{name}={ANGLE}" for name in columns]),
-    )
+    counters, problem = find_counters(panel), "increases like a counter"
+    warn("counter", problem, counters, config.counter, "--counter")
+
+    known_angles = [name for name, rule in config.agg_by_column.items() if rule == ANGLE]
+    problem = "a direction that wraps around; averages and forecasts near north are wrong"
+    warn("direction", problem, find_directions(panel), known_angles, "--agg", f"={ANGLE}")

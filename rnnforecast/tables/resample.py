@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
 from rnnforecast.data.axis import HOUR_US, Flags
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.errors import DataError, Proposal, option_for_each
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.tables.bins import (
     BinShares,
     Timeline,
@@ -438,7 +438,7 @@ def place_covariates(
 
     if contradicted:
         message = f"{files[1].name} differs from the values in the data and is used instead"
-        context.listener(WarningEvent.for_names("plan-differs", message, contradicted))
+        warn_of_names("plan-differs", message, contradicted, context.listener)
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
     return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
 
@@ -526,9 +526,8 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
 
     options = ("--hold", abbreviate(max(map(_usual_hold, gaps))))
     problem = "sensors send only changes, so unchanged values count as missing"
-    warning = WarningEvent.for_names("on-change", problem, names)
     proposal = Proposal(options, "if sensors send only changes")
-    listener(replace(warning, proposals=(proposal,)))
+    warn_of_names("on-change", problem, names, listener, proposals=[proposal])
 
 
 def _usual_hold(gap: Integers) -> int:
@@ -596,8 +595,8 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     series, n_rows = find_other_steps(panel)
     if not 0 < len(series) < panel.n_series:
         return
-    names = [panel.names[i] for i in series.tolist()]
-    own_steps = sorted({int(step) * panel.step_us for step in n_rows})
+    steps_us = n_rows * panel.step_us
+    own_steps = np.unique(steps_us).tolist()
     step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
     problem = f"read every {step_list}, others every {format_duration(panel.step_us)}; they have "
     problem += "their own step and are excluded from training"
@@ -606,14 +605,12 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     condition = "to forecast them separately" if is_alone else "to use their step for all"
     proposals = []
     for step_us in own_steps[:_MAX_LISTED_STEPS]:
-        at_step = [
-            n for n, k in zip(names, n_rows.tolist(), strict=True) if k * panel.step_us == step_us
-        ]
+        at_step = take_names(panel.names, series[steps_us == step_us])
         targets = () if schema.series else option_for_each("--target", at_step)
         rule = () if is_alone else ("--freq", abbreviate(step_us), "--agg", "last")
         proposals.append(Proposal((*targets, *rule), condition))
-    warning = WarningEvent.for_names("other-step", problem, names)
-    listener(replace(warning, proposals=tuple(proposals)))
+    names = take_names(panel.names, series)
+    warn_of_names("other-step", problem, names, listener, proposals=proposals)
 
 
 def drop_other_steps(panel: Panel, schema: Schema) -> tuple[Panel, Schema]:

@@ -31,7 +31,7 @@ from rnnforecast.data.arrays import (
 from rnnforecast.data.axis import ELAPSED_UTC, Flags, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.scaling import LARGE_READING, find_value_offsets
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
-from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent
+from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent, warn_of_names
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.columns import is_integer, without_empty_tail
 from rnnforecast.sources.csv import report_skipped
@@ -505,9 +505,8 @@ def warn_of_similar_names(names: Sequence[str], listener: Listener) -> None:
     for name in names:
         groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
     similar = [repr(name) for group in groups.values() if len(group) > 1 for name in group]
-    if similar:
-        message = "series names that differ only in blanks or case"
-        listener(WarningEvent.for_names("similar-names", message, similar))
+    message = "series names that differ only in blanks or case"
+    warn_of_names("similar-names", message, similar, listener)
 
 
 class SeriesColumn:
@@ -661,9 +660,8 @@ class TargetColumns:
             if self._largest.get(column.name, 0.0) > _MAX_EXACT
             and all(map(is_integer, column.sample))
         ]
-        if rounded:
-            message = "integers above 2^53 lose their last digits"
-            listener(WarningEvent.for_names("lost-digits", message, rounded))
+        message = "integers above 2^53 lose their last digits"
+        warn_of_names("lost-digits", message, rounded, listener)
 
 
 class CovariateColumns:

@@ -14,7 +14,7 @@ import numpy as np
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.sources.columns import Column, are_mostly, may_be_years, unit_of
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
@@ -348,8 +348,7 @@ def infer_schema(
     }
     empty = list({c.name if c.name.strip() else "": c for c in unused if c.kind == "empty"})
     note_roles(source.name, time.name, series, targets, listener)
-    if empty:
-        listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
+    warn_of_names("empty-column", "empty, skipped", empty, listener)
     note_left_out(reasons, numbers, listener)
     pairs = (reasons | {time.name: time_reason} | dict.fromkeys(key, series_reason)).items()
     return Schema(time.name, series, targets, unit, covariates=covariates, reasons=tuple(pairs))
@@ -477,13 +476,10 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
     be a sensor. So are numbers with marks.
     """
     constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
-    if constant:
-        message = "never changes, skipped"
-        listener(WarningEvent.for_names("constant-series", message, constant))
+    warn_of_names("constant-series", "never changes, skipped", constant, listener)
     marked = [name for name, reason in reasons.items() if reason.startswith(MARKED)]
-    if marked:
-        message = "numbers with other text, skipped; to forecast them, remove the text"
-        listener(WarningEvent.for_names("marked-numbers", message, marked))
+    message = "numbers with other text, skipped; to forecast them, remove the text"
+    warn_of_names("marked-numbers", message, marked, listener)
     if reasons:
         listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
         more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)
