@@ -154,10 +154,8 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     edges = np.array([(first, second, 2 * second - first) for first, second in hours]).ravel()
     places = [np.searchsorted(edges, times, side="right") for times in rows.times]
     in_hours = [np.flatnonzero(p % 3) for p in places]
-    chunk, row = (
-        np.repeat(np.arange(len(in_hours)), list(map(len, in_hours))),
-        np.concatenate(in_hours),
-    )
+    row = np.concatenate(in_hours)
+    chunk = np.repeat(np.arange(len(in_hours)), list(map(len, in_hours)))
     time, code, place = (
         np.concatenate([values[index] for values, index in zip(chunks, in_hours, strict=True)])
         for chunks in (rows.times, rows.codes, places)

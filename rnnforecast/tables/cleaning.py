@@ -54,29 +54,22 @@ def load_excluded_times(config: DataConfig) -> DataConfig:
             table = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (DataError, OSError, ValueError) as error:
         message = str(error) if isinstance(error, DataError) else f"cannot read {path}: {error}"
-        raise DataError(
-            message,
-            code="bad-times",
-            location=Location(path),
-            hint="--exclude needs a CSV file with the columns series, from, to",
-        ) from error
+        hint = "--exclude needs a CSV file with the columns series, from, to"
+        raise _bad_times(message, Location(path), hint) from error
     if not set(_COLUMNS) <= set(table.columns):
-        raise DataError(
-            f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
-            code="bad-times",
-            location=Location(path, line=1),
-            hint="leave series empty for periods that apply to all series",
-        )
+        message = f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}"
+        hint = "leave series empty for periods that apply to all series"
+        raise _bad_times(message, Location(path, line=1), hint)
 
     text = table[list(_COLUMNS)].to_csv(index=False)
     if len(text) > _MAX_EXCLUDED_CHARACTERS:
-        raise DataError(
-            f"{path} lists {len(table)} periods, more than a version can store",
-            code="bad-times",
-            location=Location(path),
-            hint="merge adjacent periods",
-        )
+        message = f"{path} lists {len(table)} periods, more than a version can store"
+        raise _bad_times(message, Location(path), "merge adjacent periods")
     return replace(config, excluded_times=text)
+
+
+def _bad_times(message: str, location: Location, hint: str | None) -> DataError:
+    return DataError(message, code="bad-times", location=location, hint=hint)
 
 
 def clean_rows(rows: Rows, context: ReadContext) -> None:
@@ -198,19 +191,12 @@ def parse_excluded_times(text: str, file: str, tz: str | None) -> dict[str, Inte
         try:
             begin_us, end_us = parse_time_us(begin, tz), parse_time_us(end, tz)
         except UsageError as error:
-            location = Location(file, line)
-            raise DataError(
-                error.message, code="bad-times", location=location, hint=error.hint
-            ) from error
+            raise _bad_times(error.message, Location(file, line), error.hint) from error
         if begin_us >= end_us:
-            raise DataError(
-                f"a period from {begin} to {end} ends before it starts"
-                if begin != end
-                else f"a period from {begin} to {end} is empty",
-                code="bad-times",
-                location=Location(file, line),
-                hint="from is the first bad time, to is the first good time after it",
-            )
+            problem = "is empty" if begin == end else "ends before it starts"
+            message = f"a period from {begin} to {end} {problem}"
+            hint = "from is the first bad time, to is the first good time after it"
+            raise _bad_times(message, Location(file, line), hint)
         pairs[name].append((begin_us, end_us))
 
     intervals = {}

@@ -276,10 +276,9 @@ def gather_evidence(
         column = Column(reader.schema.time, "time")
         times, is_timed = column_evidence(column, stamps).codes, False
 
-    existing = [c for c in (*texts, *numbers) if c.name in table.column_names]
-    by_name = {c.name: column_evidence(c, table.column(c.name)) for c in existing}
-    in_order = {c.name: by_name[c.name] for c in columns if c.name in by_name}
-    return Evidence(times, is_timed, in_order, is_whole)
+    names = {column.name for column in (*texts, *numbers)} & set(table.column_names)
+    cells = {c.name: column_evidence(c, table.column(c.name)) for c in columns if c.name in names}
+    return Evidence(times, is_timed, cells, is_whole)
 
 
 def with_texts_of_numbers(evidence: Evidence, source: Source, reader: TimestampReader) -> Evidence:
@@ -341,10 +340,10 @@ def read_rows_of(
         """Read as a generator, which can be closed before its end."""
         yield from source.batches(types)
 
-    types, is_whole = dict(types), False
-    batches: list[pa.RecordBatch] = []
-    while not batches:
-        n_read = 0
+    types = dict(types)
+    while True:
+        batches: list[pa.RecordBatch] = []
+        n_read, is_whole = 0, True
         try:
             with closing(batches_of(types)) as generator:
                 for batch in generator:
@@ -353,14 +352,11 @@ def read_rows_of(
                     if n_rows is not None and n_read >= n_rows:
                         is_whole = next(generator, None) is None
                         break
-                else:
-                    is_whole = True
-                    break
+            break
         except DataError as error:
             name = error.location.column if error.location else None
             if name is None or name not in list(types)[1:]:
                 raise
-            batches = []
             if pa.types.is_floating(types[name]):
                 types[name] = pa.dictionary(pa.int32(), pa.string())
             else:

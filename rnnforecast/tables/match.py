@@ -343,29 +343,19 @@ def warn_unusual_series(
     is_beyond = distance > known.reach[trained] * known.scale[trained]
     is_beyond = (position >= 0)[:, None] & is_beyond
 
-    missing, stale = known.missing_series(past.names), take_names(past.names, is_stale)
-    kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": ("not in the data", missing),
-        "new-series": (
-            "new series, not in the training data",
-            take_names(past.names, position < 0),
-        ),
-        "stale-series": (
-            "no reading for longer than the horizon, so the forecast is uncertain",
-            stale,
-        ),
-        "far-reading": (
-            "the newest reading is implausible and treated as missing",
-            take_names(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
-        ),
-        "other-scale": (
-            "newest readings far outside the training range (is the unit the same?)",
-            take_names(past.names, has_shifted | is_beyond.all(1)),
-        ),
-    }
-    for code, (message, names) in kinds.items():
-        warn_of_names(code, message, names, listener)
-    return (*missing, *stale)
+    def warn(code: str, problem: str, is_affected: Flags) -> None:
+        warn_of_names(code, problem, take_names(past.names, is_affected), listener)
+
+    missing = known.missing_series(past.names)
+    warn_of_names("vanished-series", "not in the data", missing, listener)
+    warn("new-series", "new series, not in the training data", position < 0)
+    problem = "no reading for longer than the horizon, so the forecast is uncertain"
+    warn("stale-series", problem, is_stale)
+    problem = "the newest reading is implausible and treated as missing"
+    warn("far-reading", problem, is_beyond[:, -1] & ~is_beyond.all(1))
+    problem = "newest readings far outside the training range (is the unit the same?)"
+    warn("other-scale", problem, has_shifted | is_beyond.all(1))
+    return (*missing, *take_names(past.names, is_stale))
 
 
 def warn_unusual_covariates(

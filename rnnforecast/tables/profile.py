@@ -217,24 +217,15 @@ def column_roles(
     columns: tuple[Column, ...], schema: Schema, *, explicit: set[str]
 ) -> tuple[ColumnRole, ...]:
     """Return the role of each column; `explicit` are the columns that the user named."""
-    targets, key = set(schema.targets), set(schema.key)
+    roles = dict.fromkeys(schema.key, "series")
+    roles |= {covariate.name: _ROLE_LABELS[covariate.role] for covariate in schema.covariates}
+    roles |= dict.fromkeys(schema.targets, "target") | {schema.time: "time"}
     names = {column.name for column in columns}
     reasons = dict(schema.reasons)
     is_joined = schema.series in names and set(schema.key[1:]) <= names - {schema.series}
 
     def role_of(column: Column) -> ColumnRole:
-        name = column.name
-        if name == schema.time:
-            role = "time"
-        elif name in targets:
-            role = "target"
-        elif name in schema.covariate_names:
-            role = next(_ROLE_LABELS[c.role] for c in schema.covariates if c.name == name)
-        elif name in key:
-            role = "series"
-        else:
-            role = "not used"
-
+        name, role = column.name, roles.get(column.name, "not used")
         reason = reasons.get(name) or _KIND_LABELS.get(column.kind, column.kind)
         if role == "not used" and not name.strip():
             reason = "an index without a name"
@@ -255,11 +246,6 @@ class SeriesSpikes:
     segments: tuple[Segment, ...]
     proposal: Proposal | None
     """The range that leaves out spikes and keeps all other readings; None where there is none."""
-
-    @property
-    def series(self) -> str:
-        """The name of the series."""
-        return self.segments[0].series
 
     @property
     def n_rows(self) -> int:

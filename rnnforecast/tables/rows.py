@@ -707,9 +707,9 @@ class CovariateColumns:
                 hint="omit it, or group its values",
             )
 
-        indices = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
-        numbers = np.array(codes or [0], float)[np.nan_to_num(indices).astype(np.int64)]
-        return np.where(np.isnan(indices), np.nan, numbers)
+        numbers = np.array([*codes, np.nan])
+        code_of_row: Integers = encoded.indices.fill_null(-1).to_numpy()
+        return numbers[code_of_row]
 
 
 def _finite_values(

@@ -613,17 +613,14 @@ def _infer_series(
         return ",".join(best.key) or None, best.reason
 
     check_units(evidence, source.name, best.key)
-    listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
-    proposals = [
-        Proposal(("--series", ",".join(r.key)), "if each of its values is a separate sensor")
-        for r in readings
-        if r.key
-    ]
-    if not all(r.key for r in readings):
+    keys = [",".join(reading.key) for reading in readings if reading.key]
+    condition = "if each of its values is a separate sensor"
+    proposals = [Proposal(("--series", key), condition) for key in keys]
+    if len(keys) < len(readings):
         reason = "if it is a status or a note of one sensor"
         proposals.append(Proposal(("--id-from-columns",), reason))
     raise DataError(
-        f"column {listed} may or may not name the series: {best.reason}",
+        f"column {' or '.join(map(repr, keys))} may or may not name the series: {best.reason}",
         code="ambiguous-roles",
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,

@@ -490,8 +490,7 @@ def _midnights_before_their_days(
         return 0, 0
 
     order, times, codes = _by_series(rows)
-    clock = times if tz is None else TimeAxis(tz, WALL_CLOCK).from_utc(times)
-    is_midnight = clock % DAY_US == 0
+    is_midnight = TimeAxis(tz, WALL_CLOCK).from_utc(times) % DAY_US == 0
     moves = np.where(np.diff(codes) == 0, np.diff(times), 0)
     lag, lead = np.append(0, moves) + DAY_US, np.append(moves, 0) - DAY_US
     is_late = is_midnight & (lag > 0) & (lag <= longest_us) & (lead >= 0) & (lead <= longest_us)

@@ -157,7 +157,7 @@ def _check_zone_names(column: Column, source: str) -> None:
     )
 
 
-_HISTORY, _MIN_HISTORY = ("1700", "1900"), 20
+_HISTORY, _MIN_HISTORY = (1700, 1900), 20
 """Years, and how many different stamps must lie in them, of readings that begin before 1900."""
 
 
@@ -236,21 +236,14 @@ class TimestampReader:
             times = self._parse_texts(array, n_before)
 
         if self.midnight_ends_day and not self.repairs["hour-24"]:
-            clock = (
-                TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
-                if self.zone.is_aware
-                else times
-            )
+            clock = TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
             times = np.where(clock % DAY_US == 0, times + DAY_US, times)
 
-        begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
-        is_outside = (times < begin_us) | (times >= end_us)
+        is_outside = ~_are_in_years(times, self.years)
         if is_outside.any() and not self._is_history(times[is_outside]):
             first, end = self.years
             row = int(np.argmax(is_outside))
-            year = (
-                int(times[row].astype("datetime64[us]").astype("datetime64[Y]").astype(int)) + 1970
-            )
+            year = 1970 + int(times[row].view("datetime64[us]").astype("datetime64[Y]").astype(int))
             years = f"{min(first, year):04d}:{max(end, year + 1)}"
             raise self._error(
                 f"a timestamp is outside the years {first} to {end}",
@@ -267,9 +260,8 @@ class TimestampReader:
 
         What loggers write for no time, such as 1899-12-31, is one stamp or a few.
         """
-        begin_us, end_us = (np.datetime64(year, "us").astype(np.int64) for year in _HISTORY)
-        is_inside = ((times >= begin_us) & (times < end_us)).all()
-        return bool(is_inside) and len(np.unique(times)) >= _MIN_HISTORY
+        is_history = bool(_are_in_years(times, _HISTORY).all())
+        return is_history and len(np.unique(times)) >= _MIN_HISTORY
 
     def _parse_texts(self, array: pa.Array, n_before: int) -> Integers:
         """Parse a batch of texts; raise `DataError` for one that is no time, or of another kind."""
@@ -411,6 +403,12 @@ class TimestampReader:
         return DataError(message, code=code, location=location, hint=hint, proposals=proposals)
 
 
+def _are_in_years(times: Integers, years: tuple[int, int]) -> Flags:
+    """Tell which times are in the years from the first one until before the second one."""
+    begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in years)
+    return (times >= begin_us) & (times < end_us)
+
+
 def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
     """Convert days of a spreadsheet to microseconds since 1970.
 
@@ -482,21 +480,21 @@ def _rounded(times_us: Doubles) -> Integers:
     return np.where(is_time, np.rint(times_us), -_END_OF_TIME_US).astype(np.int64)
 
 
-class AmbiguousDateError(ValueError):
-    """Every stamp can be read in several forms, such as with day and month either way round."""
+class UnclearFormError(ValueError):
+    """Stamps can be read in several forms, as that of one row shows."""
 
-    def __init__(self, forms: Sequence[StampForm]) -> None:
+    def __init__(self, forms: Sequence[StampForm], row: int = 0) -> None:
         super().__init__("the format of the timestamps is ambiguous")
         self.forms = tuple(forms)
-
-
-class UnknownHalfError(ValueError):
-    """Hours are from 1 to 12 in every stamp, beside a text that may mean a half of the day."""
-
-    def __init__(self, forms: Sequence[StampForm], row: int) -> None:
-        super().__init__("the half of the day is unknown")
-        self.forms = tuple(forms)
         self.row = row
+
+
+class AmbiguousDateError(UnclearFormError):
+    """Day, month and year may be exchanged."""
+
+
+class UnknownHalfError(UnclearFormError):
+    """Hours are from 1 to 12, beside a text that may mean a half of the day."""
 
 
 class Parsed(NamedTuple):
@@ -663,8 +661,8 @@ def days_in_order(
         return times
     swapped = list(map(_exchange_early_days, times))
     n_swapped = sum(int(np.count_nonzero(a != b)) for a, b in zip(times, swapped, strict=True))
-    is_early = all((_day_of_month(chunk) <= _MONTHS).all() for chunk in times)
-    if is_early or not n_swapped or _count_turns(swapped, codes):
+    days = (pd.DatetimeIndex(chunk.view("datetime64[us]")).day for chunk in times)
+    if all((day <= _MONTHS).all() for day in days) or not n_swapped or _count_turns(swapped, codes):
         return times
 
     message = "day and month were exchanged in dates up to the twelfth of a month, as the order of "
@@ -685,16 +683,10 @@ def _count_turns(times: list[Integers], codes: Sequence[NDArray[np.integer]]) ->
     return min(n_back, n_ahead)
 
 
-def _day_of_month(times: Integers) -> Integers:
-    days = (times // DAY_US).astype("datetime64[D]")
-    since_first = days - days.astype("datetime64[M]").astype("datetime64[D]")
-    day: Integers = since_first.astype(np.int64) + 1
-    return day
-
-
 def _exchange_early_days(times: Integers) -> Integers:
     """Exchange day and month of times on days up to the twelfth."""
-    day, month = _day_of_month(times), (times // DAY_US).astype("datetime64[D]").astype("M8[M]")
+    stamps = times.view("datetime64[us]")
+    day, month = pd.DatetimeIndex(stamps).day.to_numpy(), stamps.astype("datetime64[M]")
     number = month.astype(np.int64) % _MONTHS
     dates = (month - number + day - 1).astype("datetime64[D]") + number
     exchanged = dates.astype(np.int64) * DAY_US + times % DAY_US
