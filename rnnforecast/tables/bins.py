@@ -561,10 +561,9 @@ def counter_bins(
 ) -> tuple[Doubles, BinShares]:
     """Return what counters counted in each bin, `(bin,)`.
 
-    What was counted from one reading to the next belongs to the time between them, and is split
-    where a bin ends in it: over a hole too, if it is short for a bin, or comes in most bins, as
-    nights do. Over any other hole, it counts where the hole lies within one bin. A bin of which too
-    little is known is NaN.
+    What was counted from one reading to the next is split where a bin ends between them: over a
+    hole too, if it is short for a bin, or comes in most bins, as nights do. Any other hole must lie
+    within one bin. A bin of which too little is known is NaN.
     """
     counted = count_increments(timeline.value, timeline.time, timeline.series)
     counted.report(name, listener)

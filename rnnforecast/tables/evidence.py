@@ -468,12 +468,12 @@ class Partition:
     """Mean distance of readings from the ones before in their series, over that without the key."""
     levels: float
     """Share of the variance of readings that lies between the series."""
-    repeats: float
-    """Share of rows at a time that their series has had before."""
     smallest: float
     """Rows of the smallest series, over those of the median one."""
     n_runs: int
     """Number of stretches of rows of one series, in the order of time."""
+    repeats: float = 0.0
+    """Share of rows, of all of the table, at a time that their series has had before."""
 
     @property
     def orderliness(self) -> float:
@@ -514,7 +514,6 @@ def partition(evidence: Evidence, key: tuple[str, ...]) -> Partition:
         evenness,
         float(np.median(ratios)) if ratios else 1.0,
         float(np.median(levels)) if levels else 0.0,
-        evidence.repeated_share(codes),
         float(counts.min() / np.median(counts)),
         int(np.count_nonzero(np.diff(codes[by_time]))) + 1,
     )

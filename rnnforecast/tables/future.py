@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -266,17 +267,11 @@ def _to_zone_of(
             zone = Zone.of_column(readings_time).name
             raise _zones_differ(stamps, "have no time zone, but those of the data do", zone)
         locate = partial(stamps.source.location, column=stamps.schema.time)
-        times = tz_localize([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
+        series = stamps.schema.series
+        names = np.zeros(len(times)) if series is None else table.column(series).to_pandas()
+        codes, _ = pd.factorize(names, use_na_sentinel=False)
+        (times,) = tz_localize([times], [codes], options.tz, locate)
     return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _codes(table: pa.Table, series: str | None) -> Integers:
-    """Return the number of each row's series, `(row,)`."""
-    if series is None:
-        return np.zeros(table.num_rows, np.int64)
-    encoded = table.column(series).combine_chunks().dictionary_encode(null_encoding="encode")
-    codes: Integers = encoded.indices.to_numpy().astype(np.int64)
-    return codes
 
 
 def _zones_differ(stamps: TimestampReader, problem: str, zone: str | None) -> DataError:

@@ -309,9 +309,8 @@ def find_gaps(panel: Panel) -> RunLengths:
 def find_stuck(panel: Panel) -> RunLengths:
     """Return the runs of one reading in which a sensor that moves stands still.
 
-    They are ten times longer than the 99 % quantile of the series' run lengths, and 24 steps at
-    least. Outside of them two thirds of the readings differ from the one before, and the value is
-    none that the sensor rests at, such as the 0 of a solar plant by night.
+    They are far longer than the usual ones of their series, and their value is none that the sensor
+    rests at, such as the 0 of a solar plant by night.
     """
     runs, n_series = run_lengths(panel), panel.n_series
     observed = runs.chosen(~runs.is_missing)
@@ -400,11 +399,9 @@ def texts_of_sentinel(value: float) -> tuple[str, ...]:
 def find_sentinels(panel: Panel) -> Sentinels:
     """Return the values that stand for missing readings.
 
-    A value that loggers are known to write is one where it lies outside of the other readings, by
-    half of their range. Any other value has to be an extreme that is rare, lasts a reading or two
-    and lies further from all others than these from each other, and others must not rest at one
-    value: the heaviest rain, or the draw of a compressor, is a reading. It may come more often, and
-    last, where it is very far from readings that change smoothly, and does not come regularly.
+    They are extremes: those that loggers are known to write, far outside of the other readings, and
+    any other values that are rare, short and still further away. The heaviest rain, or the draw of
+    a compressor, is a reading.
     """
     rows = [
         (series, value, count)
@@ -524,10 +521,9 @@ class Changepoint:
 def find_changepoint(readings: Floats) -> Changepoint | None:
     """Return where the level of one series, `(row,)`, shifts; None where it does not.
 
-    NaN is a missing reading. The series is cut into twenty segments. Without the segment in which
-    the level shifts, the middle readings of those before and of those after share no value, and
-    the distance between them is far larger than the range of any segment of the quieter side, or
-    the step between them far larger than any other. A side that never changes shows no shift.
+    NaN is a missing reading. The middle readings before and after share no value, and are far apart
+    for the range within a twentieth of the series, or one step is far larger than all others. A
+    side that never changes shows no shift.
     """
     n = len(readings) // _N_SEGMENTS
     if n < _MIN_SEGMENT_ROWS:

@@ -142,16 +142,12 @@ def _place_in_bins(
 
     Steps that hold too few of their readings are NaN, and counted.
     """
-    config = context.config
-    rule = config.agg_of(name)
-    if name in config.counter:
-        rule = "sum"
-        if config.agg_of(name) != rule:
-            context.listener(Notice(f"the increments of counter {name!r} are summed in each step"))
-
+    config, rule = context.config, context.config.agg_of(name)
     times = file.rows_of(rows.exact_times)
     timeline = Timeline.of(times, file.positions, chunks, grid)
     if name in config.counter:
+        if rule != "sum":
+            context.listener(Notice(f"the increments of counter {name!r} are summed in each step"))
         out[:], shares = counter_bins(timeline, grid, name, config, context.listener)
         return shares
     if config.hold is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
-from rnnforecast.errors import DataError, Location, Proposal, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.sources.columns import Column, are_mostly, may_be_years, unit_of
 from rnnforecast.sources.files import check_memory
@@ -742,13 +742,13 @@ def _ways_to_numbers(column: Column) -> list[Proposal]:
     for mark in marks:
         texts = {cell: None for cell in cells if not is_number(cell, mark)}
         if len(texts) <= _N_SIMILAR:
-            missing = [option_word for text in texts for option_word in ("--na-values", text)]
             options = () if texts and mark == "." else ("--decimal", mark)
-            condition = f"if {mark!r} is the decimal mark" if options else ""
-            meaning = f"{' and '.join(map(repr, texts))} mean{'s' * (len(texts) == 1)} missing"
+            conditions = [f"{mark!r} is the decimal mark"] if options else []
             if texts:
-                condition = f"{condition}, and {meaning}" if condition else f"if {meaning}"
-            proposals.append(Proposal((*options, *missing), condition))
+                listed = " and ".join(map(repr, texts))
+                conditions.append(f"{listed} mean{'s' * (len(texts) == 1)} missing")
+            missing = option_for_each("--na-values", texts)
+            proposals.append(Proposal((*options, *missing), f"if {', and '.join(conditions)}"))
     return proposals
 
 

@@ -45,11 +45,9 @@ reading, such as a kettle's."""
 def find_spikes(panel: Panel) -> RunLengths:
     """Return the spikes of all series, as runs of one or two readings.
 
-    A spike leaves and returns, by twice the largest of the other jumps of its series: its size is
-    the smaller of the jumps to and from it. And either these or the distances from the median must
-    have light tails compared with it: a sensor whose jumps differ by factors, such as a gust of
-    wind or a power draw, needs a larger one than a pressure. A jump over missing readings is not
-    compared with; the first and the last reading are never spikes, nor is one between two gaps.
+    A spike leaves and returns by twice the largest of the other jumps of its series, and more where
+    jumps differ by factors, as those of wind or of a power draw do. The first and the last reading
+    are never spikes, nor is one between two gaps.
     """
     spikes: list[tuple[int, int, int]] = []
     for number in np.flatnonzero(panel.lengths >= _MIN_ROWS).tolist():
