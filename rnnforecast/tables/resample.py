@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -88,7 +88,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
         chunks = files[0].rows_of(rows.take_readings(name))
         series_values = target[i * n_grid : (i + 1) * n_grid]
         if config.is_resampled:
-            shares += _place_in_bins(series_values, chunks, rows, files[0], grid, context, name)
+            shares += _place_in_bins(series_values, chunks, rows, files[0], name)
             continue
 
         is_counter = name in config.counter  # counts need more digits than their differences
@@ -100,7 +100,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
         else:
             scatter(placed, positions, chunks, keep)
         if keep == "error":
-            check_duplicates(placed, files[0], chunks, grid, context, name)
+            check_duplicates(placed, files[0], chunks, name)
         if is_counter:
             series_values[:] = grid_increments(placed, grid.offsets, name, context.listener)
         if config.hold_us is not None:
@@ -109,7 +109,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
     shares.report(config, context.listener)
 
     for file in files:
-        file.report_repeated(n_grid, context.listener)
+        file.report_repeated()
 
     n_targets = len(schema.targets)
     panel = Panel(
@@ -130,25 +130,20 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
 
 
 def _place_in_bins(
-    out: Floats,
-    chunks: list[Floats],
-    rows: Rows,
-    file: FileRows,
-    grid: Grid,
-    context: ReadContext,
-    name: str,
+    out: Floats, chunks: list[Floats], rows: Rows, file: FileRows, name: str
 ) -> BinShares:
     """Put a target's readings together to steps of `--freq`, `(position,)`, by its rule.
 
     Steps that hold too few of their readings are NaN, and counted.
     """
-    config, rule = context.config, context.config.agg_of(name)
+    grid, config, listener = file.grid, file.context.config, file.context.listener
+    rule = config.agg_of(name)
     times = file.rows_of(rows.exact_times)
     timeline = Timeline.of(times, file.positions, chunks, grid)
     if name in config.counter:
         if rule != "sum":
-            context.listener(Notice(f"the increments of counter {name!r} are summed in each step"))
-        out[:], shares = counter_bins(timeline, grid, name, config, context.listener)
+            listener(Notice(f"the increments of counter {name!r} are summed in each step"))
+        out[:], shares = counter_bins(timeline, grid, name, config, listener)
         return shares
     if config.hold is not None:
         out[:], shares = held_bins(timeline, grid, rule, config, until_us=rows.until_us)
@@ -207,7 +202,7 @@ def scatter(
 
 @dataclass(frozen=True)
 class FileRows:
-    """The rows of one file among all, and the rule where several of them fall on one step."""
+    """The rows of one file on the grid, and the rule where several of them fall on one step."""
 
     name: str
     content: str
@@ -216,6 +211,8 @@ class FileRows:
     positions: list[Integers]
     keep: str
     """error, last, mean, sum, min, max, or `UNIQUE`."""
+    grid: Grid
+    context: ReadContext
 
     def indices(self) -> list[Integers | slice]:
         """Return the positions, those that follow each other as a slice, which is faster."""
@@ -231,12 +228,12 @@ class FileRows:
         """Return the file's rows of a column, as views."""
         return _slice_chunks(chunks, self.first_row, self.first_row + sum(map(len, self.positions)))
 
-    def report_repeated(self, n_grid: int, listener: Listener) -> None:
+    def report_repeated(self) -> None:
         """Warn of rows at one time whose values were checked, and are the same."""
         if self.keep == "error":
-            n_duplicates = count_duplicates(self.positions, n_grid)
-            message = f"{n_duplicates} rows repeat a timestamp with the same {self.content} "
-            listener(WarningEvent("repeated-row", message + "and are used once", n_duplicates))
+            n = count_duplicates(self.positions, self.grid.n_rows)
+            message = f"{n} rows repeat a timestamp with the same {self.content} and are used once"
+            self.context.listener(WarningEvent("repeated-row", message, n))
 
 
 def split_by_file(
@@ -253,7 +250,7 @@ def split_by_file(
     for name, content, first, end in parts:
         file_positions = _slice_chunks(positions, first, end)
         keep = resolve_keep(file_positions, grid, context.config, context.listener)
-        files.append(FileRows(name, content, first, file_positions, keep))
+        files.append(FileRows(name, content, first, file_positions, keep, grid, context))
     return tuple(files)
 
 
@@ -326,15 +323,10 @@ def _clock_set_back_to(positions: list[Integers], n_duplicates: int, grid: Grid)
 
 
 def check_duplicates(
-    placed: NDArray[np.floating[Any]],
-    file: FileRows,
-    chunks: list[Floats],
-    grid: Grid,
-    context: ReadContext,
-    column: str,
+    placed: NDArray[np.floating[Any]], file: FileRows, chunks: list[Floats], column: str
 ) -> None:
     """Raise `DataError` where a value of a file's rows differs from the one that was placed."""
-    source, schema = context.source, context.schema
+    source, schema, grid = file.context.source, file.context.schema, file.grid
     n_before = 0
     for position, chunk in zip(file.positions, chunks, strict=True):
         differs = np.isfinite(chunk) & (placed[position] != chunk)
@@ -350,7 +342,7 @@ def check_duplicates(
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
+        proposals = tuple(_ways_to_tell_apart(file, column))
         time = grid.times_at(at)
         if grid.axis.tz is None and may_change_clocks(time, _DST_MONTHS).all():
             proposals += _zones_set_back(time)
@@ -365,23 +357,21 @@ def check_duplicates(
         )
 
 
-def _ways_to_tell_apart(
-    file: FileRows, name: str, grid: Grid, context: ReadContext
-) -> Iterator[Proposal]:
+def _ways_to_tell_apart(file: FileRows, name: str) -> Iterator[Proposal]:
     """Yield the options that tell rows of a column at one time apart, or choose one of them.
 
     Where many rows are at a time that others have, too, a column that names the series is missing.
     """
-    schema = context.schema
+    schema = file.context.schema
     used = (schema.time, *schema.key, *schema.targets, *schema.covariate_names)
-    columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
+    columns = [c for c in file.context.source.columns if c.kind == "text" and c.name not in used]
     reasons = dict(schema.reasons)
     names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
     for text in names if schema.series is None else ():
         yield Proposal(("--series", text), f"if {text!r} names the series")
 
     n_rows = sum(map(len, file.positions))
-    n_repeated = count_duplicates(file.positions, grid.n_rows)
+    n_repeated = count_duplicates(file.positions, file.grid.n_rows)
     if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
         return
     for rule in ("last", "mean"):
@@ -401,7 +391,7 @@ def place_covariates(
     if not schema.covariates:
         return None
     columns: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
-    is_ahead = _is_ahead(rows, files[0], grid, schema.targets) if len(files) > 1 else None
+    is_ahead = _is_ahead(rows, files[0]) if len(files) > 1 else None
     contradicted: list[str] = []
     for covariate in schema.covariates:
         chunks = rows.take_covariate(covariate.name)
@@ -413,9 +403,9 @@ def place_covariates(
             numbers = category_codes(covariate, texts)
             chunks = [recode(chunk, numbers) for chunk in chunks]
 
-        placed = _scatter_covariate(files[0], chunks, covariate, grid, context)
+        placed = _scatter_covariate(files[0], chunks, covariate)
         if is_ahead is not None:
-            future = _scatter_covariate(files[1], chunks, covariate, grid, context)
+            future = _scatter_covariate(files[1], chunks, covariate)
             is_future = np.isfinite(future)
             if config.is_resampled and not covariate.is_text:
                 aggregate = np.full(grid.n_rows, np.nan, np.float32)
@@ -439,18 +429,16 @@ def place_covariates(
     return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
 
 
-def _scatter_covariate(
-    file: FileRows, chunks: list[Floats], covariate: Covariate, grid: Grid, context: ReadContext
-) -> Floats:
+def _scatter_covariate(file: FileRows, chunks: list[Floats], covariate: Covariate) -> Floats:
     """Put a column of one file onto the grid, `(position,)`; NaN where it has no value."""
-    placed = np.full(grid.n_rows, np.nan, np.float32)
+    placed, config = np.full(file.grid.n_rows, np.nan, np.float32), file.context.config
     part = file.rows_of(chunks)
-    is_aggregate = context.config.is_resampled and file.keep != UNIQUE
-    keep = context.config.agg_of(covariate.name) if is_aggregate else file.keep
+    is_aggregate = config.is_resampled and file.keep != UNIQUE
+    keep = config.agg_of(covariate.name) if is_aggregate else file.keep
     keep = _covariate_keep(keep, covariate)
     scatter(placed, file.positions, part, keep)
     if keep == "error":
-        check_duplicates(placed, file, part, grid, context, covariate.name)
+        check_duplicates(placed, file, part, covariate.name)
     return placed
 
 
@@ -461,8 +449,9 @@ def _covariate_keep(keep: str, covariate: Covariate) -> str:
     return "mean" if keep == "sum" else keep
 
 
-def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) -> Flags:
+def _is_ahead(rows: Rows, file: FileRows) -> Flags:
     """`(position,)`: which positions lie after the last reading of their series."""
+    grid, targets = file.grid, file.context.schema.targets
     is_seen = np.zeros(grid.n_rows, np.bool_)
     for target in targets:
         pairs = zip(file.positions, file.rows_of(rows.readings(target)), strict=True)

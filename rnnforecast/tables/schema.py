@@ -257,12 +257,12 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
 
 def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[Proposal]:
     """Return the columns but `time` that hold times, or numbers that count them, as options."""
-    others = [column for column in columns if column is not time]
+    candidates = [column for column in columns if column is not time]
     condition = "if that is the timestamp of the readings"
-    names = [c.name for c in others if c.kind == "time" or (c.kind == "number" and unit_of(c))]
+    names = [c.name for c in candidates if c.kind == "time" or (c.kind == "number" and unit_of(c))]
     proposals = [Proposal(("--time", name), condition) for name in names[:_N_SIMILAR]]
     if not proposals and time is None:
-        counts = (ways for c in others if (ways := _ways_to_count(c)))
+        counts = (ways for c in candidates if (ways := _ways_to_count(c)))
         proposals = [proposal for ways in islice(counts, _N_SIMILAR) for proposal in ways]
     return proposals
 
