@@ -147,16 +147,11 @@ def describe(panel: Panel) -> SeriesStats:
     """Return statistics of all series, in one pass over the readings."""
     begins = range(0, len(panel.target), _CHUNK_ROWS)
     chunks = list(thread_map(lambda begin: _describe_chunk(panel, begin), begins))
-    n_series = panel.n_series
-    may_be_stuck = np.zeros(n_series, np.bool_)
-    if not chunks:
-        zeros, nan = np.zeros(n_series, np.int64), np.full(n_series, np.nan)
-        nan32 = nan.astype(np.float32)
-        return SeriesStats(zeros, nan32, nan32, zeros, zeros, nan, nan, may_be_stuck)
-
-    for chunk in chunks:
-        may_be_stuck[chunk.stuck_series] = True
-    return _combine(chunks, n_series, may_be_stuck)
+    if chunks:
+        return _combine(chunks, panel.n_series)
+    zeros, nan = np.zeros(panel.n_series, np.int64), np.full(panel.n_series, np.nan)
+    nan32 = nan.astype(np.float32)
+    return SeriesStats(zeros, nan32, nan32, zeros, zeros, nan, nan, zeros > 0)
 
 
 def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
@@ -206,7 +201,7 @@ def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
     )
 
 
-def _combine(chunks: list[_ChunkStats], n_series: int, may_be_stuck: Flags) -> SeriesStats:
+def _combine(chunks: list[_ChunkStats], n_series: int) -> SeriesStats:
     """Merge the pieces of each series; the variance is that within and between pieces."""
     series = np.concatenate([chunk.series for chunk in chunks])
     starts = np.flatnonzero(np.diff(series, prepend=-1))
@@ -238,7 +233,8 @@ def _combine(chunks: list[_ChunkStats], n_series: int, may_be_stuck: Flags) -> S
 
     low, n_low = extreme(np.fmin, [c.min for c in chunks], [c.n_min for c in chunks])
     high, n_high = extreme(np.fmax, [c.max for c in chunks], [c.n_max for c in chunks])
-    has_readings = n_total > 0
+    has_readings, may_be_stuck = n_total > 0, np.zeros(n_series, np.bool_)
+    may_be_stuck[np.concatenate([chunk.stuck_series for chunk in chunks])] = True
     return SeriesStats(
         n_observed=per_series(n_total, 0),
         min=low,

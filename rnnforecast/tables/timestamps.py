@@ -167,16 +167,10 @@ class TimestampReader:
 
     source: Source
     schema: Schema
+    config: DataConfig
+    column: Column
     zone: Zone
-    is_typed: bool
     parser: TimestampParser
-    years: tuple[int, int]
-    """First year that a stamp may lie in, and the first year after them."""
-    clamps_leap_seconds: bool
-    sample: tuple[str, ...] = ()
-    """The first stamps, as text."""
-    midnight_ends_day: bool = False
-    """Whether 00:00 is the end of its date, as 24:00 is."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     offsets: dict[int, list[Integers]] = field(default_factory=dict)
@@ -192,17 +186,14 @@ class TimestampReader:
         if not column.is_typed and column.kind == "time" and config.tz is None:
             _check_zone_names(column, source.name)
         parser = TimestampParser(zone.is_aware, config.time_format)
-        clamps = config.leap_second == "clamp"
-        ends, stamps = config.midnight == "end", column.sample
-        is_typed = column.is_typed
-        return cls(source, schema, zone, is_typed, parser, config.years, clamps, stamps, ends)
+        return cls(source, schema, config, column, zone, parser)
 
     @property
     def arrow_type(self) -> pa.DataType:
         """Type to read the column as; text that is not ISO 8601 comes as text nevertheless."""
-        has_offsets = self._notes_offsets and not self.is_typed
+        has_offsets = self._notes_offsets and not self.column.is_typed
         is_date = self.schema.epoch_unit is None and self.parser.format is None
-        if self.is_typed or (is_date and not has_offsets):
+        if self.column.is_typed or (is_date and not has_offsets):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -222,26 +213,19 @@ class TimestampReader:
             times = np.asarray(array.cast(pa.int64()).to_numpy())
             if array.type.tz is not None and not self.zone.is_aware:
                 self.n_aware.append(len(times))
-        elif self.schema.epoch_unit == EXCEL:
-            times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
-        elif self.schema.epoch_unit == YEAR:
-            times = _from_years(array.to_numpy(zero_copy_only=False), self.sample)
-        elif self.schema.epoch_unit == TICKS:  # doubles hold them to about 10 microseconds
-            ticks = array.to_numpy(zero_copy_only=False)
-            times = _rounded(np.rint((ticks - TICKS_1970) / 1000) * 100)
         elif self.schema.epoch_unit:
-            factor = EPOCH_UNITS_US[self.schema.epoch_unit]
-            times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
+            numbers = array.to_numpy(zero_copy_only=False)
+            times = _from_numbers(numbers, self.schema.epoch_unit, self.column.sample)
         else:
             times = self._parse_texts(array, n_before)
 
-        if self.midnight_ends_day and not self.repairs["hour-24"]:
+        if self.config.midnight == "end" and not self.repairs["hour-24"]:
             clock = TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
             times = np.where(clock % DAY_US == 0, times + DAY_US, times)
 
-        is_outside = ~_are_in_years(times, self.years)
+        is_outside = ~_are_in_years(times, self.config.years)
         if is_outside.any() and not self._is_history(times[is_outside]):
-            first, end = self.years
+            first, end = self.config.years
             row = int(np.argmax(is_outside))
             year = 1970 + int(times[row].view("datetime64[us]").astype("datetime64[Y]").astype(int))
             years = f"{min(first, year):04d}:{max(end, year + 1)}"
@@ -297,7 +281,7 @@ class TimestampReader:
                 n_before + int(np.argmax(parsed.is_mixed)),
                 hint="write the offset, such as +01:00 or Z, in every row or in none",
             )
-        if parsed.repairs["leap-second"] and not self.clamps_leap_seconds:
+        if parsed.repairs["leap-second"] and self.config.leap_second != "clamp":
             has_leap_second = [_LEAP_SECOND.search(str(text)) is not None for text in array]
             raise self._error(
                 "a timestamp is a leap second",
@@ -409,17 +393,25 @@ def _are_in_years(times: Integers, years: tuple[int, int]) -> Flags:
     return (times >= begin_us) & (times < end_us)
 
 
-def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
-    """Convert days of a spreadsheet to microseconds since 1970.
+def _from_numbers(numbers: Doubles, unit: str, texts: Sequence[str]) -> Integers:
+    """Convert numbers that count time, the first of which are `texts`, to microseconds since 1970.
 
-    They are written with a few decimals, as in `texts`: 45292.0417 is one o'clock. Where all may
-    have been whole hours, minutes or seconds before, they become so.
+    Days of a spreadsheet are written with a few decimals: 45292.0417 is one o'clock.
     """
-    return _from_days(days - _EXCEL_1970, 0.5 * 10.0 ** -count_decimals(texts))
+    if unit == EXCEL:
+        return _from_days(numbers - _EXCEL_1970, 0.5 * 10.0 ** -count_decimals(texts))
+    if unit == YEAR:
+        return _from_years(numbers, texts)
+    if unit == TICKS:  # doubles hold them to about 10 microseconds
+        return _rounded(np.rint((numbers - TICKS_1970) / 1000) * 100)
+    return _rounded(numbers * EPOCH_UNITS_US[unit])
 
 
 def _from_days(days: Doubles, error: float) -> Integers:
-    """Convert days since 1970, which may be off by so much, to microseconds."""
+    """Convert days since 1970, which may be off by so much, to microseconds.
+
+    Where all may have been whole hours, minutes or seconds before, they become so.
+    """
     error_s = max(error * DAY_US / 1e6, _EXCEL_ERROR_S)
     seconds = days * DAY_US / 1e6
     for unit in _EXCEL_UNITS:
