@@ -490,18 +490,24 @@ def _resolution(values: Doubles) -> float:
     return 0.0
 
 
-def _is_calendar(values: Doubles, times: Integers) -> bool:
-    """Tell whether numbers are the hour, the day, the month and so on, of their times."""
+def _calendar_numbers(times: Integers) -> Iterator[Integers]:
+    """Yield the hours, the days, the months and so on, of times, as they may be counted."""
     stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
     weekday = stamps.day_of_week  # from Monday, 0
     thursday = stamps - pd.to_timedelta(weekday - 3, unit="D")  # tells the number of the week
-    parts = (
+    numbers = (
         *(stamps.hour, stamps.hour + 1, stamps.minute, stamps.day, stamps.day_of_year),
         *((thursday.day_of_year - 1) // 7 + 1, stamps.month, stamps.quarter, stamps.year),
         *(stamps.days_in_month, weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1),
         weekday >= 5,
     )
-    if any(bool((values == np.asarray(part)).all()) for part in parts):
+    yield from map(np.asarray, numbers)
+
+
+def _is_calendar(values: Doubles, times: Integers) -> bool:
+    """Tell whether numbers are the hour, the day, the month and so on, of their times."""
+    is_whole = bool((values == np.rint(values)).all())
+    if is_whole and any(bool((values == x).all()) for x in _calendar_numbers(times)):
         return True
 
     # minutes of the day, numbers of quarters of an hour and the like rise evenly, and begin anew
