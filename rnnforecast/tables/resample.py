@@ -1,4 +1,4 @@
-"""Rows onto a regular grid: whether their steps are regular, duplicates, aggregates, covariates."""
+"""Rows onto a regular grid: duplicates, aggregates, covariates; sensors with steps of their own."""
 
 from __future__ import annotations
 

@@ -353,14 +353,12 @@ def left_out_numbers(
     """Return the columns of numbers that are no readings, with the reason; not those `named`."""
     codes = evidence.key_codes(key)
     order = evidence.sort(codes) if evidence.is_timed else np.arange(len(codes))
-    reasons = {}
-    for name, column in evidence.columns.items():
-        if column.numbers is None or name in key or name in named:
-            continue
-        reason = _reason_of_number(column, evidence, codes, order)
-        if reason is not None:
-            reasons[name] = reason
-    return reasons
+    reasons = {
+        name: _reason_of_number(column, evidence, codes, order)
+        for name, column in evidence.columns.items()
+        if column.numbers is not None and name not in (*key, *named)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _reason_of_number(

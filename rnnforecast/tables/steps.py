@@ -1,4 +1,4 @@
-"""How the times of rows follow each other: steps between them, and times ahead of the clock."""
+"""How the times of rows follow each other: their steps, changes of these, times out of order."""
 
 from __future__ import annotations
 
