@@ -156,6 +156,21 @@ Event = (
 Listener = Callable[[Event], None]
 
 
+def warn_of_names(
+    code: str,
+    problem: str,
+    names: Sequence[str],
+    listener: Listener,
+    *,
+    proposals: Sequence[Proposal] = (),
+    hint: str | None = None,
+) -> None:
+    """Warn of a problem that series or columns share; of none, nothing is reported."""
+    if names:
+        warning = WarningEvent.for_names(code, problem, names)
+        listener(replace(warning, proposals=tuple(proposals), hint=hint))
+
+
 def escape_controls(text: str) -> str:
     """Escape control characters, so that text from a file cannot end a line or move a cursor."""
     return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)

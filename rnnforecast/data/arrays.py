@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
+HALF_TURN = 180.0
+"""Degrees."""
 
 _COPIED_ROWS = 1 << 20
 """Rows that `concat_slices` copies in one call of numpy: this bounds its index arrays."""
@@ -63,6 +65,11 @@ def take_names(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> 
 def offsets_from_lengths(lengths: Integers) -> Integers:
     """Turn lengths, `(series,)`, into offsets, `(series + 1,)`, as a ragged array has them."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def wrap_angles(degrees: NDArray[Any], low: float = 0.0) -> NDArray[Any]:
+    """Return directions in degrees as those in the turn that begins at `low`."""
+    return (degrees - low) % (2 * HALF_TURN) + low
 
 
 def sums_before(values: NDArray[Any]) -> Doubles:

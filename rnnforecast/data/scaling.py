@@ -1,12 +1,15 @@
-"""Robust scaling of each series: its center and its spread."""
+"""Robust scaling of each series: its center and its spread; offsets of readings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles
 from rnnforecast.data.windows import Past
 
 CONSTANT_SCALE = 1.0
@@ -25,6 +28,10 @@ OUTLIER_FACTOR = 6.0
 """No sensor leaves this many times the range of its other readings."""
 _MIN_RANGE = 3.0
 """Smallest range that is assumed, in units of the scale."""
+LARGE_READING = 65_536.0
+"""Below this, float32 is exact to 0.004 or better."""
+_N_EARLIEST = 5
+"""Readings that decide on a value offset: a wild first reading does not, nor a later one."""
 
 
 @dataclass(frozen=True)
@@ -99,3 +106,42 @@ def _quantiles(ordered: Doubles, n: Integers, level: float) -> Doubles:
         fraction < 0.5, low + (high - low) * fraction, high - (high - low) * (1 - fraction)
     )
     return quantiles
+
+
+def find_value_offsets(
+    times: Sequence[Integers],
+    codes: Sequence[NDArray[np.integer]],
+    values: Sequence[NDArray[Any]],
+    *,
+    n_series: int,
+) -> Doubles:
+    """`(series,)`: median of each series' five earliest readings where that is large, else 0.
+
+    `times`, `codes` (number of the series) and `values` are chunks, `(row,)` each; missing readings
+    do not count.
+    """
+    largest = np.zeros(n_series)
+    for code, chunk in zip(codes, values, strict=True):
+        np.fmax.at(largest, code, np.abs(chunk))
+    is_candidate = largest >= LARGE_READING
+    offsets = np.zeros(n_series)
+    if not is_candidate.any():
+        return offsets
+
+    # only the readings of candidates are copied and sorted
+    selected = [is_candidate[c] & np.isfinite(v) for c, v in zip(codes, values, strict=True)]
+
+    def select(chunks: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([c[rows] for c, rows in zip(chunks, selected, strict=True)])
+
+    time, code, value = select(times), select(codes), select(values)
+    order = np.lexsort((time, code))
+    code, value = code[order], value[order]
+    rank = np.arange(len(code)) - np.searchsorted(code, code)
+    is_early = rank < _N_EARLIEST
+    earliest = np.full((n_series, _N_EARLIEST), np.nan)
+    earliest[code[is_early], rank[is_early]] = value[is_early]
+
+    (level,) = row_quantiles(earliest[is_candidate], (0.5,))
+    offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
+    return offsets

@@ -9,14 +9,13 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, take_names
+from rnnforecast.data.arrays import HALF_TURN, Doubles, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster, probability_below
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, Values
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Listener, WarningEvent
-from rnnforecast.tables.rows import HALF_TURN
 from rnnforecast.tables.schema import target_of
 
 _SHORT = "fewer than half of {} readings available"

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers
-from rnnforecast.data.axis import ELAPSED
+from rnnforecast.data.axis import ELAPSED, Flags
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.tables.rows import Flags, Grid
+from rnnforecast.tables.rows import Grid
 
 MIN_STRETCH = 8
 """Steps of one length in a row that show a pace; lost readings hardly ever leave as many."""
@@ -111,8 +111,7 @@ def series_of_bins(grid: Grid) -> Integers:
 
 def on_clock(times: Integers, grid: Grid) -> Integers:
     """Return times of the grid's axis as the clock shows them, where months have their lengths."""
-    clock: Integers = replace(grid.axis, open_steps=(), offset_us=0).to_wall_clock(times)
-    return clock
+    return replace(grid.axis, open_steps=(), offset_us=0).to_wall_clock(times)
 
 
 def bin_bounds(grid: Grid) -> tuple[Integers, Integers]:
@@ -202,8 +201,7 @@ def _fill(values: Doubles, series: Integers) -> Doubles:
         return np.where(has_value, values[last], np.nan)
 
     forward = filled(values, series)
-    backward: Doubles = filled(forward[::-1], series[::-1])[::-1]
-    return backward
+    return filled(forward[::-1], series[::-1])[::-1]
 
 
 def expected_readings(timeline: Timeline, grid: Grid) -> tuple[Integers, Integers]:
@@ -395,8 +393,7 @@ class BinIntegral:
             elapsed = np.minimum(edge - self._time[index], self._duration[index])
             return np.where(index >= 0, total[index] + rate[index] * elapsed, total[self._first])
 
-        over_bin: Doubles = until(self.last, self.end) - until(self.before, self.begin)
-        return over_bin
+        return until(self.last, self.end) - until(self.before, self.begin)
 
 
 def held_bins(
@@ -564,10 +561,9 @@ def counter_bins(
 ) -> tuple[Doubles, BinShares]:
     """Return what counters counted in each bin, `(bin,)`.
 
-    What was counted from one reading to the next belongs to the time between them, and is split
-    where a bin ends in it: over a hole too, if it is short for a bin, or comes in most bins, as
-    nights do. Over any other hole, it counts where the hole lies within one bin. A bin of which too
-    little is known is NaN.
+    What was counted from one reading to the next is split where a bin ends between them: over a
+    hole too, if it is short for a bin, or comes in most bins, as nights do. Any other hole must lie
+    within one bin. A bin of which too little is known is NaN.
     """
     counted = count_increments(timeline.value, timeline.time, timeline.series)
     counted.report(name, listener)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import (
     DAY_US,
@@ -74,15 +72,14 @@ _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
 
-def choose_axis(
-    rows: Rows, step_us: int, config: DataConfig, ranks: Ranks, *, tz: str | None
-) -> TimeAxis:
+def choose_axis(rows: Rows, step_us: int, context: ReadContext) -> TimeAxis:
     """Return the axis for rows whose times are still those of the stamps, at about this step.
 
     Months where the user names a step of months, or all stamps lie at one time of their months or
     of their ends; the wall clock for stamps of a zone, where they lie at equal steps on it; else
     the time that elapses.
     """
+    config, ranks, tz = context.config, context.ranks, context.tz
     axis = TimeAxis(tz)
     has_clock = tz is not None and tz != "UTC"
     if step_us % MONTH_US == 0 and config.is_resampled:
@@ -157,10 +154,8 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     edges = np.array([(first, second, 2 * second - first) for first, second in hours]).ravel()
     places = [np.searchsorted(edges, times, side="right") for times in rows.times]
     in_hours = [np.flatnonzero(p % 3) for p in places]
-    chunk, row = (
-        np.repeat(np.arange(len(in_hours)), list(map(len, in_hours))),
-        np.concatenate(in_hours),
-    )
+    row = np.concatenate(in_hours)
+    chunk = np.repeat(np.arange(len(in_hours)), list(map(len, in_hours)))
     time, code, place = (
         np.concatenate([values[index] for values, index in zip(chunks, in_hours, strict=True)])
         for chunks in (rows.times, rows.codes, places)
@@ -228,20 +223,14 @@ def find_open_steps(
     return tuple(open_steps.tolist()) if is_closed else ()
 
 
-def close_axis(
-    axis: TimeAxis, step_us: int, open_steps: tuple[int, ...], listener: Listener
-) -> TimeAxis:
-    """Return the axis without the closed steps of each week, if any, and say so."""
-    if not open_steps:
-        return axis
-    n_steps = WEEK_US // step_us
-    share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
-    axis = replace(axis, step_us=step_us, open_steps=open_steps)
+def note_closed_hours(axis: TimeAxis, listener: Listener) -> None:
+    """Report that the axis lacks the closed steps of each week."""
+    n_open, step_us = len(axis.open_steps), axis.step_us
+    share = f"{n_open} of the {WEEK_US // step_us} steps of {format_duration(step_us)} in a week"
     spans = ((name, us, axis.measure(us, step_us)) for name, us in _SPANS if us > step_us)
     lengths = [f"a {name} is {format_duration(n)}" for name, us, n in spans if n != us]
     message = f"readings occur in {share}; the other steps are treated as closed hours"
     listener(Notice(", and ".join([f"{message}: in durations {lengths[0]}", *lengths[1:]])))
-    return axis
 
 
 def leave_out_closed(
@@ -262,7 +251,7 @@ def leave_out_closed(
         codes = np.concatenate([c[r] for c, r in zip(rows.codes, is_open, strict=True)])
         if len(np.unique(codes)) < rows.n_series:  # a series of empty rows stays
             return times, context
-    context = replace(context, source=rows.keep(is_open, context))
+    context = rows.keep(is_open, context)
     open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
     return open_times, context
 

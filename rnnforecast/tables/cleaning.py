@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Integers
-from rnnforecast.data.axis import parse_time_us
+from rnnforecast.data.arrays import Integers, wrap_angles
+from rnnforecast.data.axis import Flags, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.storage.remote import local_path
@@ -29,8 +29,9 @@ from rnnforecast.tables.quality import (
     run_lengths,
     texts_of_sentinel,
 )
-from rnnforecast.tables.rows import Codes, Flags, ReadContext, Rows, wrap_angles
-from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
+from rnnforecast.tables.rows import Codes, ReadContext, Rows
+from rnnforecast.tables.steps import abbreviate
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MAX_LISTED = 5
 _COLUMNS = ("series", "from", "to")
@@ -53,39 +54,32 @@ def load_excluded_times(config: DataConfig) -> DataConfig:
             table = pd.read_csv(stream, dtype=str, keep_default_na=False)
     except (DataError, OSError, ValueError) as error:
         message = str(error) if isinstance(error, DataError) else f"cannot read {path}: {error}"
-        raise DataError(
-            message,
-            code="bad-times",
-            location=Location(path),
-            hint="--exclude needs a CSV file with the columns series, from, to",
-        ) from error
+        hint = "--exclude needs a CSV file with the columns series, from, to"
+        raise _bad_times(message, Location(path), hint) from error
     if not set(_COLUMNS) <= set(table.columns):
-        raise DataError(
-            f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
-            code="bad-times",
-            location=Location(path, line=1),
-            hint="leave series empty for periods that apply to all series",
-        )
+        message = f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}"
+        hint = "leave series empty for periods that apply to all series"
+        raise _bad_times(message, Location(path, line=1), hint)
 
     text = table[list(_COLUMNS)].to_csv(index=False)
     if len(text) > _MAX_EXCLUDED_CHARACTERS:
-        raise DataError(
-            f"{path} lists {len(table)} periods, more than a version can store",
-            code="bad-times",
-            location=Location(path),
-            hint="merge adjacent periods",
-        )
+        message = f"{path} lists {len(table)} periods, more than a version can store"
+        raise _bad_times(message, Location(path), "merge adjacent periods")
     return replace(config, excluded_times=text)
 
 
-def clean_rows(rows: Rows, context: ReadContext, *, tz: str | None) -> None:
+def _bad_times(message: str, location: Location, hint: str | None) -> DataError:
+    return DataError(message, code="bad-times", location=location, hint=hint)
+
+
+def clean_rows(rows: Rows, context: ReadContext) -> None:
     """Set readings to NaN that lie outside valid ranges or in excluded times."""
     if context.config.valid_range:
         _mask_outside_ranges(rows, context)
     config = load_excluded_times(context.config)
     if config.excluded_times is not None:
         name = config.exclude or "the excluded periods of the model"
-        intervals = parse_excluded_times(config.excluded_times, name, tz)
+        intervals = parse_excluded_times(config.excluded_times, name, context.tz)
         _mask_excluded(rows, intervals, name, context)
 
 
@@ -138,8 +132,7 @@ class Intervals(NamedTuple):
     def contain(self, times: Integers) -> Flags:
         """Tell which times lie in one of the intervals."""
         last = np.searchsorted(self.begin, times, side="right") - 1
-        is_inside: Flags = (last >= 0) & (times < self.end[np.maximum(last, 0)])
-        return is_inside
+        return (last >= 0) & (times < self.end[np.maximum(last, 0)])
 
 
 def _mask_excluded(
@@ -154,9 +147,7 @@ def _mask_excluded(
     names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
     existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
     unknown = sorted(intervals.keys() - existing)
-    if unknown:
-        message = f"in {file}, but not in the data"
-        context.listener(WarningEvent.for_names("unknown-series", message, unknown))
+    warn_of_names("unknown-series", f"in {file}, but not in the data", unknown, context.listener)
 
     n_masked = 0
     for target, names in names_of.items():
@@ -200,19 +191,12 @@ def parse_excluded_times(text: str, file: str, tz: str | None) -> dict[str, Inte
         try:
             begin_us, end_us = parse_time_us(begin, tz), parse_time_us(end, tz)
         except UsageError as error:
-            location = Location(file, line)
-            raise DataError(
-                error.message, code="bad-times", location=location, hint=error.hint
-            ) from error
+            raise _bad_times(error.message, Location(file, line), error.hint) from error
         if begin_us >= end_us:
-            raise DataError(
-                f"a period from {begin} to {end} ends before it starts"
-                if begin != end
-                else f"a period from {begin} to {end} is empty",
-                code="bad-times",
-                location=Location(file, line),
-                hint="from is the first bad time, to is the first good time after it",
-            )
+            problem = "is empty" if begin == end else "ends before it starts"
+            message = f"a period from {begin} to {end} {problem}"
+            hint = "from is the first bad time, to is the first good time after it"
+            raise _bad_times(message, Location(file, line), hint)
         pairs[name].append((begin_us, end_us))
 
     intervals = {}
@@ -233,12 +217,9 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
     target, n_masked = panel.target.copy(), 0
     for first_series, part in panel.blocks(BLOCK_ROWS):
         runs = run_lengths(part)
-        stuck = runs.chosen(~runs.is_missing & (runs.length >= min_length))
-        n_stuck = int(stuck.length.sum())
-        first_of_run = np.cumsum(stuck.length) - stuck.length
-        rows = np.arange(n_stuck) + np.repeat(stuck.begin - first_of_run, stuck.length)
-        target[panel.offsets[first_series] + rows] = np.nan
-        n_masked += n_stuck
+        is_stuck = np.repeat(~runs.is_missing & (runs.length >= min_length), runs.length)
+        target[panel.offsets[first_series] :][: len(is_stuck)][is_stuck] = np.nan
+        n_masked += int(np.count_nonzero(is_stuck))
 
     if n_masked:
         listener(Notice(f"{n_masked} readings of stuck sensors are treated as missing"))
@@ -248,16 +229,15 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
 def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
     issues = find_quality_issues(panel)
-    if issues.constant:
-        listener(WarningEvent.for_names("constant-series", "never changes", issues.constant))
+    warn_of_names("constant-series", "never changes", issues.constant, listener)
 
     stuck = issues.stuck
     if len(stuck):
         longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
-        bounds = ((panel.axis.format(t) for t in (run.start_us, run.end_us)) for run in longest)
+        format_time = panel.axis.format
         listed = "; ".join(
-            f"{run.series} from {start} to {end}"
-            for run, (start, end) in zip(longest, bounds, strict=True)
+            f"{run.series} from {format_time(run.start_us)} to {format_time(run.end_us)}"
+            for run in longest
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
         message = f"sensors stuck at one value: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"
@@ -290,7 +270,7 @@ def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
     shortest = int(longer.min())
     text = abbreviate_duration(shortest * panel.step_us)
     if -(-parse_duration_us(text) // panel.step_us) <= longest_other:  # it was rounded down
-        text = format_duration(shortest * panel.step_us).replace(" ", "")
+        text = abbreviate(shortest * panel.step_us)
     n_rows = int(longer[longer >= shortest].sum())
     effect = f"drops {_share(n_rows, panel)}"
     return (Proposal(("--stuck-as-na", text), "if that is a fault", effect),)

@@ -11,10 +11,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import DAY_US, HOUR_US
+from rnnforecast.data.axis import DAY_US, HOUR_US, Flags
 from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit, quantity_of
@@ -53,7 +52,6 @@ _MAX_FLAGS_PER_ROW = 8
 and faster than a hash table."""
 NO_TIME = np.iinfo(np.int64).min
 """A row without a time."""
-Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -219,8 +217,7 @@ class Evidence:
     def sort(self, codes: Integers) -> Integers:
         """Return the rows, `(row,)`, in the order of their series, and of time in each."""
         short = codes.astype(np.min_scalar_type(codes.max(initial=0)))  # 8 or 16 bits sort faster
-        order: Integers = np.lexsort((self.times, short))
-        return order
+        return np.lexsort((self.times, short))
 
     def lacks_halves(self, codes: Integers) -> bool:
         """Tell whether AM and PM are missing: hours from 1 to 12 start over once in most days.
@@ -279,10 +276,9 @@ def gather_evidence(
         column = Column(reader.schema.time, "time")
         times, is_timed = column_evidence(column, stamps).codes, False
 
-    existing = [c for c in (*texts, *numbers) if c.name in table.column_names]
-    by_name = {c.name: column_evidence(c, table.column(c.name)) for c in existing}
-    in_order = {c.name: by_name[c.name] for c in columns if c.name in by_name}
-    return Evidence(times, is_timed, in_order, is_whole)
+    names = {column.name for column in (*texts, *numbers)} & set(table.column_names)
+    cells = {c.name: column_evidence(c, table.column(c.name)) for c in columns if c.name in names}
+    return Evidence(times, is_timed, cells, is_whole)
 
 
 def with_texts_of_numbers(evidence: Evidence, source: Source, reader: TimestampReader) -> Evidence:
@@ -344,10 +340,10 @@ def read_rows_of(
         """Read as a generator, which can be closed before its end."""
         yield from source.batches(types)
 
-    types, is_whole = dict(types), False
-    batches: list[pa.RecordBatch] = []
-    while not batches:
-        n_read = 0
+    types = dict(types)
+    while True:
+        batches: list[pa.RecordBatch] = []
+        n_read, is_whole = 0, True
         try:
             with closing(batches_of(types)) as generator:
                 for batch in generator:
@@ -356,14 +352,11 @@ def read_rows_of(
                     if n_rows is not None and n_read >= n_rows:
                         is_whole = next(generator, None) is None
                         break
-                else:
-                    is_whole = True
-                    break
+            break
         except DataError as error:
             name = error.location.column if error.location else None
             if name is None or name not in list(types)[1:]:
                 raise
-            batches = []
             if pa.types.is_floating(types[name]):
                 types[name] = pa.dictionary(pa.int32(), pa.string())
             else:
@@ -420,8 +413,7 @@ def code_times(times: Integers) -> Integers:
             expected += first
             if (expected == times).all():
                 return places
-    codes: Integers = pd.factorize(times)[0]
-    return codes
+    return pd.factorize(times)[0]
 
 
 def pair_codes(first: Integers, second: Integers) -> Integers:
@@ -476,12 +468,12 @@ class Partition:
     """Mean distance of readings from the ones before in their series, over that without the key."""
     levels: float
     """Share of the variance of readings that lies between the series."""
-    repeats: float
-    """Share of rows at a time that their series has had before."""
     smallest: float
     """Rows of the smallest series, over those of the median one."""
     n_runs: int
     """Number of stretches of rows of one series, in the order of time."""
+    repeats: float = 0.0
+    """Share of rows, of all of the table, at a time that their series has had before."""
 
     @property
     def orderliness(self) -> float:
@@ -522,7 +514,6 @@ def partition(evidence: Evidence, key: tuple[str, ...]) -> Partition:
         evenness,
         float(np.median(ratios)) if ratios else 1.0,
         float(np.median(levels)) if levels else 0.0,
-        evidence.repeated_share(codes),
         float(counts.min() / np.median(counts)),
         int(np.count_nonzero(np.diff(codes[by_time]))) + 1,
     )

@@ -11,9 +11,10 @@ import pandas as pd
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_FEATURES, MAX_HORIZON
 from rnnforecast.data.arrays import Floats, Integers
+from rnnforecast.data.axis import DAY_US
 from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, warn_of_names
 from rnnforecast.parallel import Ranks, all_reduce_any, all_reduce_counts
 from rnnforecast.sources.files import check_memory
 from rnnforecast.tables.schema import Covariate, Schema, canonical_name
@@ -22,8 +23,7 @@ _MOST_CATEGORIES = 32
 """Texts of a column with a feature of their own; all others share one."""
 _RARE = 0.001
 """Texts in a smaller share of the rows are no categories: there is nothing to learn of them."""
-_DAY_US = 86_400_000_000
-_CENTURY_US = 36_525 * _DAY_US
+_CENTURY_US = 36_525 * DAY_US
 """Nobody knows the holidays after a century."""
 _HARMONICS = (1, 2)
 """Waves in a day, and in a year."""
@@ -57,8 +57,8 @@ def encode_covariates(
                 columns[covariate.name] = column._replace(values=recode(column.values, codes))
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
-        what_follows = "no values, so the forecast ignores this column"
-        _warn_of_empty(empty, what_follows, listener)
+        problem = "no values, so the forecast ignores this column"
+        warn_of_names("empty-covariate", problem, empty, listener)
 
     if not schema.covariates:
         return replace(panel, covariates=None), schema
@@ -103,7 +103,7 @@ def _choose_categories(
     """Return the schema with the covariates that hold values, and the categories of each."""
     has_values = {c.name: columns[c.name].has_values for c in schema.covariates}
     empty = [name for name, is_filled in all_reduce_any(ranks, has_values).items() if not is_filled]
-    _warn_of_empty(empty, "no values, skipped", listener)
+    warn_of_names("empty-covariate", "no values, skipped", empty, listener)
 
     covariates = []
     for covariate in schema.covariates:
@@ -119,11 +119,6 @@ def _choose_categories(
             listener(Notice(f"column {name!r} is one of {', '.join(categories)}"))
         covariates.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(covariates))
-
-
-def _warn_of_empty(names: list[str], message: str, listener: Listener) -> None:
-    if names:
-        listener(WarningEvent.for_names("empty-covariate", message, names))
 
 
 def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
@@ -213,7 +208,7 @@ def warn_unknown_categories(
         order = np.argsort(-counts, kind="stable")
         unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
         message = f"most of column {covariate.name!r} of {name} is unknown to the model"
-        listener(WarningEvent.for_names("unknown-categories", message, unknown))
+        warn_of_names("unknown-categories", message, unknown, listener)
 
 
 def encode_column(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:
@@ -291,9 +286,9 @@ def _calendar_features(
 ) -> dict[str, Floats]:
     """Return features, `(step,)` each, by their names, but for those that would be constant."""
     features: dict[str, Floats] = {}
-    if "hour" in config.calendar and step_us < _DAY_US:
+    if "hour" in config.calendar and step_us < DAY_US:
         features |= _waves("hour", (clock.hour + clock.minute / 60).to_numpy(), 24)
-    if "weekday" in config.calendar and step_us <= _DAY_US:
+    if "weekday" in config.calendar and step_us <= DAY_US:
         weekday = clock.day_of_week.to_numpy()
         features |= {f"weekday={day}": (weekday == day).astype(np.float32) for day in range(7)}
     if "month" in config.calendar:

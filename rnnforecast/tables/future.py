@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.events import Event, Listener, WarningEvent
+from rnnforecast.events import Event, Listener, WarningEvent, warn_of_names
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.inputs import InputFile
@@ -22,8 +23,8 @@ from rnnforecast.tables.schema import (
     Schema,
     canonical_name,
     check_column,
+    choose_time,
     epoch_unit_of,
-    infer_time,
 )
 from rnnforecast.tables.timestamps import REPAIR_MESSAGES, TimestampReader, Zone, tz_localize
 
@@ -74,9 +75,8 @@ class FutureFrame:
             listener(WarningEvent("names-written-otherwise", f"{message}, and so on", len(renamed)))
         if not unknown and not renamed:
             return self
-        if unknown:
-            message = f"series of {self.source.name} without readings, ignored"
-            listener(WarningEvent.for_names("future-only-series", message, unknown))
+        message = f"series of {self.source.name} without readings, ignored"
+        warn_of_names("future-only-series", message, unknown, listener)
 
         decoded = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(new_texts, pa.string()))
         column = decoded.dictionary_decode()
@@ -213,7 +213,7 @@ def _read_frame(
     if schema.time not in columns and "," in schema.time:
         # The time of the readings is joined of several columns. Here it may be any one.
         source = join_time(source, None)
-        time = infer_time(source, options)
+        time, _ = choose_time(source, options)
     else:
         check_column(schema.time, columns, source.name, code="missing-column")
         time = columns[schema.time]
@@ -267,17 +267,11 @@ def _to_zone_of(
             zone = Zone.of_column(readings_time).name
             raise _zones_differ(stamps, "have no time zone, but those of the data do", zone)
         locate = partial(stamps.source.location, column=stamps.schema.time)
-        times = tz_localize([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
+        series = stamps.schema.series
+        names = np.zeros(len(times)) if series is None else table.column(series).to_pandas()
+        codes, _ = pd.factorize(names, use_na_sentinel=False)
+        (times,) = tz_localize([times], [codes], options.tz, locate)
     return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _codes(table: pa.Table, series: str | None) -> Integers:
-    """Return the number of each row's series, `(row,)`."""
-    if series is None:
-        return np.zeros(table.num_rows, np.int64)
-    encoded = table.column(series).combine_chunks().dictionary_encode(null_encoding="encode")
-    codes: Integers = encoded.indices.to_numpy().astype(np.int64)
-    return codes
 
 
 def _zones_differ(stamps: TimestampReader, problem: str, zone: str | None) -> DataError:

@@ -18,20 +18,20 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, Flags, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.source import Source, join_key
 from rnnforecast.tables.bins import local_pace
 from rnnforecast.tables.calendar import (
     SHORTEST_MONTH_US,
     choose_axis,
-    close_axis,
     find_open_steps,
     leave_out_closed,
     merge_repeated_hours,
+    note_closed_hours,
     zones_of_midnights,
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
@@ -39,11 +39,7 @@ from rnnforecast.tables.features import add_calendar, encode_covariates
 from rnnforecast.tables.profile import warn_of_columns
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
-    USUAL_STEPS_US,
-    abbreviate,
     are_own_steps,
-    check_step_change,
-    fitting_step,
     reported_on_change,
     to_grid,
     warn_of_other_steps,
@@ -53,11 +49,15 @@ from rnnforecast.tables.rows import Grid, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema, note_left_out
 from rnnforecast.tables.steps import (
     MAX_JITTER,
+    USUAL_STEPS_US,
     StepCounts,
     StepStatistics,
+    abbreviate,
     check_future,
     check_jumps_back,
     check_not_coarser,
+    check_step_change,
+    fitting_step,
     merge_step_counts,
     step_statistics,
 )
@@ -106,28 +106,27 @@ def read_panel(
     finite.
     """
     check_same_schema(schema, ranks)
-    context = ReadContext(join_key(source, schema.series), schema, config, listener)
+    context = ReadContext(join_key(source, schema.series), schema, config, listener, ranks)
 
     # READ: nothing after the as-of time is looked at
-    rows, tz = read_rows(context, known_offsets=known_offsets)
+    rows, context = read_rows(context, known_offsets=known_offsets)
     if as_of is not None:
-        context = replace(context, source=rows.keep_until(as_of, context, tz))
+        context = rows.keep_until(as_of, context)
     if schema.step_us is None:
-        schema = leave_out_constants(rows, context, ranks)
-        context = replace(context, schema=schema)
+        context = replace(context, schema=leave_out_constants(rows, context))
 
     # CLEANED: readings that do not count are gone before others are aggregated
-    clean_rows(rows, context, tz=tz)
-    context = replace(context, schema=rows.finish_cleaning(schema))
+    clean_rows(rows, context)
+    context = replace(context, schema=rows.finish_cleaning(context.schema))
 
     # ALIGNED: times lie on the grid
-    grid, context = align(rows, context, ranks, tz=tz)
+    grid, context = align(rows, context)
 
     # PLACED: the arrays of the rows are freed one after the other
     panel = to_grid(rows, grid, context)
 
     panel = mask_stuck(panel, config, listener)
-    local = drop_empty(trim_and_warn(panel, context), context, ranks)
+    local = drop_empty(trim_and_warn(panel, context), context)
     check_magnitude(local)
     panel, schema = merge_ranks(local, ranks), context.schema
     train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
@@ -136,7 +135,7 @@ def read_panel(
     )
     panel = add_calendar(panel, config)
 
-    report(local, schema, config, listener, ranks)
+    report(local, replace(context, schema=schema))
     schema = replace(schema, targets=schema.targets if schema.series else panel.names)
     signed = rows.signed if schema.step_us is None else schema.signed
     schema = replace(schema.with_axis(panel.axis, panel.step_us), signed=signed)
@@ -153,28 +152,21 @@ def check_magnitude(panel: Panel) -> None:
         highest = np.fmax.reduceat(panel.target, starts)
         lowest = np.fmin.reduceat(panel.target, starts)
     largest = np.fmax(highest, -lowest)
-    is_huge = largest > _MAX_READING
+    is_huge, is_tiny = largest > _MAX_READING, (largest > 0) & (largest < _MIN_READING)
     if is_huge.any():
-        (name, *others) = take_names(panel.names, is_huge)
-        raise DataError(
-            f"readings of {name!r} exceed {_MAX_READING:g}, which is too large to compute with"
-            + (f"; also those of {len(others)} more series" if others else ""),
-            code="too-large",
-            hint="use a larger unit, or omit the series",
-        )
-    is_tiny = (largest > 0) & (largest < _MIN_READING)
-    if is_tiny.any():
-        names = take_names(panel.names, is_tiny)
-        raise DataError(
-            f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small to "
-            "compute with"
-            + (f"; also those of {len(names) - 1} more series" if len(names) > 1 else ""),
-            code="too-small",
-            hint="use a smaller unit, or omit the series",
-        )
+        names, code, unit = take_names(panel.names, is_huge), "too-large", "larger"
+        problem = f"readings of {names[0]!r} exceed {_MAX_READING:g}, which is too large"
+    elif is_tiny.any():
+        names, code, unit = take_names(panel.names, is_tiny), "too-small", "smaller"
+        problem = f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small"
+    else:
+        return
+    more = f"; also those of {len(names) - 1} more series" if len(names) > 1 else ""
+    hint = f"use a {unit} unit, or omit the series"
+    raise DataError(f"{problem} to compute with{more}", code=code, hint=hint)
 
 
-def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schema:
+def leave_out_constants(rows: Rows, context: ReadContext) -> Schema:
     """Drop targets that nobody named and that never change; return the schema of the others.
 
     They are coordinates, numbers of devices and the like. Where all are constant, all stay.
@@ -182,7 +174,8 @@ def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schem
     schema = context.schema
     n_targets, named = len(schema.targets), context.config.named_targets
     reasons = rows.constant_targets() if n_targets > 1 else {}
-    parts = all_gather_object(ranks, {t: reason for t, reason in reasons.items() if t not in named})
+    unnamed = {target: reason for target, reason in reasons.items() if target not in named}
+    parts = all_gather_object(context.ranks, unnamed)
     constants = {
         target: reason for target, reason in parts[0].items() if all(target in p for p in parts)
     }
@@ -190,65 +183,62 @@ def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schem
         return schema
 
     note_left_out(constants, list(constants), context.listener)
-    rows.drop_targets(constants, is_long=schema.series is not None)
+    rows.drop_targets(constants, is_long=context.is_long)
     targets = tuple(target for target in schema.targets if target not in constants)
     return replace(schema, targets=targets, reasons=(*schema.reasons, *constants.items()))
 
 
 def check_step(panel: Panel, schema: Schema) -> None:
     """Raise `DataError` unless the readings come at the step that the model was trained on."""
-    if schema.step_us is not None and panel.step_us != schema.step_us:
-        expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
-        is_finer = schema.step_us % panel.step_us == 0
-        options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
-        raise DataError(
-            f"the model expects a reading every {expected}, but the data has one every {actual}",
-            code="other-step",
-            proposals=[Proposal(options, "to resample to the step of the model")]
-            if is_finer
-            else (),
-            hint=None if is_finer else "use data with that step, or retrain on this data",
-        )
+    if schema.step_us is None or panel.step_us == schema.step_us:
+        return
+    expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
+    is_finer = schema.step_us % panel.step_us == 0
+    options = ("--freq", abbreviate(schema.step_us), "--agg", "mean")
+    proposal = Proposal(options, "to resample to the step of the model")
+    raise DataError(
+        f"the model expects a reading every {expected}, but the data has one every {actual}",
+        code="other-step",
+        proposals=[proposal] if is_finer else (),
+        hint=None if is_finer else "use data with that step, or retrain on this data",
+    )
 
 
-def align(
-    rows: Rows, context: ReadContext, ranks: Ranks, *, tz: str | None
-) -> tuple[Grid, ReadContext]:
+def align(rows: Rows, context: ReadContext) -> tuple[Grid, ReadContext]:
     """Choose the axis, find the step, and move all times onto the grid.
 
     Times are snapped, or floored for an aggregate. Returns the context with a source that locates
     the rows that are left. Raises `DataError` for times that lie ahead of the clock, are irregular,
     or spread over far more steps than there are rows.
     """
-    config, listener = context.config, context.listener
-    statistics, step_us, context = settle_step(rows, context, ranks, tz=tz)
+    config = context.config
+    statistics, step_us, context = settle_step(rows, context)
     if not config.allow_future:
-        check_future(rows, step_us, context, is_aware=tz is not None)
-    check_jumps_back(rows, statistics.backward, step_us, context, tz=tz)
+        check_future(rows, step_us, context)
+    check_jumps_back(rows, statistics.backward, step_us, context)
 
     is_trained = context.schema.step_us is not None
-    axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
+    axis = context.schema.axis if is_trained else choose_axis(rows, step_us, context)
     open_steps, axis = axis.open_steps, replace(axis, open_steps=(), step_us=0)
     if axis.kind == ELAPSED:
-        axis = TimeAxis(tz)
+        axis = TimeAxis(context.tz)
     else:
         keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
         if keep is not None:
-            context = replace(context, source=rows.keep(keep, context))
+            context = rows.keep(keep, context)
         rows.convert(replace(axis, offset_us=0) if config.is_resampled else axis)
         statistics = step_statistics(rows)
-        step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+        step_us = _find_step(statistics.steps, rows, context)
 
-    times, start, end = times_on_grid(rows, statistics, step_us, axis, context, tz=tz)
-    check_not_coarser(merge_step_counts(statistics.steps, ranks), step_us, context)
-    if is_trained and open_steps:
+    times, start, end = times_on_grid(rows, statistics, step_us, axis, context)
+    check_not_coarser(merge_step_counts(statistics.steps, context.ranks), step_us, context)
+    if not is_trained and config.closed == "auto" and axis.kind != MONTHS:
+        open_steps = find_open_steps(rows, times, step_us, context.ranks)
+    if open_steps:
         axis = replace(axis, step_us=step_us, open_steps=open_steps)
+        if not is_trained:
+            note_closed_hours(axis, context.listener)
         times, context = leave_out_closed(rows, times, axis, context)
-    elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
-        axis = close_axis(axis, step_us, find_open_steps(rows, times, step_us, ranks), listener)
-        if axis.open_steps:
-            times, context = leave_out_closed(rows, times, axis, context)
-    if axis.open_steps:
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))
 
@@ -258,9 +248,7 @@ def align(
     return grid, context
 
 
-def settle_step(
-    rows: Rows, context: ReadContext, ranks: Ranks, *, tz: str | None
-) -> tuple[StepStatistics, int, ReadContext]:
+def settle_step(rows: Rows, context: ReadContext) -> tuple[StepStatistics, int, ReadContext]:
     """Find the step, while times are still those of the stamps.
 
     Where the only target is read at a longer step than others, the rows without its readings are
@@ -268,7 +256,7 @@ def settle_step(
     source that locates these rows. Raises `DataError` where the step changes.
     """
     statistics = step_statistics(rows)
-    step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    step_us = _find_step(statistics.steps, rows, context)
     if rows.zones is not None and step_us >= DAY_US:
         raise DataError(
             "days, weeks and months need a time zone, but the timestamps have several UTC offsets",
@@ -276,30 +264,24 @@ def settle_step(
             location=Location(context.source.name, column=context.schema.time),
             proposals=[*rows.zones, Proposal(("--tz", "UTC"), "to use days in UTC")],
         )
-    if context.config.freq is not None or ranks is not SINGLE_PROCESS:
+    if context.config.freq is not None or context.ranks is not SINGLE_PROCESS:
         return statistics, step_us, context
 
     own_step_us = _step_of_readings(rows, context, step_us)
     if own_step_us is not None:
         seen = [rows.has_reading(i) for i in range(len(rows.times))]
-        context = replace(context, source=rows.keep(seen, context))
+        context = rows.keep(seen, context)
         statistics, step_us = step_statistics(rows), own_step_us
 
     time_of = statistics.steps.lengths * statistics.steps.counts
     is_longer = statistics.steps.lengths > 1.5 * step_us
     if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
-        check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
+        check_step_change(rows, context, step_us, min_share=_MIN_OTHER_SHARE)
     return statistics, step_us, context
 
 
 def times_on_grid(
-    rows: Rows,
-    statistics: StepStatistics,
-    step_us: int,
-    axis: TimeAxis,
-    context: ReadContext,
-    *,
-    tz: str | None,
+    rows: Rows, statistics: StepStatistics, step_us: int, axis: TimeAxis, context: ReadContext
 ) -> tuple[list[Integers], Integers, Integers]:
     """Return the times of the rows on the grid, and the start and end of each series, `(series,)`.
 
@@ -314,7 +296,7 @@ def times_on_grid(
 
     if config.is_resampled:
         if config.hold is None:
-            _mask_incomplete_steps(rows, statistics, axis, step_us, config, context.listener)
+            _mask_incomplete_steps(rows, statistics, axis, step_us, context)
         # A month that is named by its last day ends a day before the next one begins.
         shift_us = step_us if axis.offset_us else 0
         nominal = _without_jitter([*rows.times, start, end], statistics.steps, step_us, config)
@@ -322,7 +304,7 @@ def times_on_grid(
         return times, start, end
     if statistics.is_multiple_of(step_us):
         return list(rows.times), start, end
-    return _snap(rows, statistics, step_us, context, tz)
+    return _snap(rows, statistics, step_us, context)
 
 
 def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContext) -> None:
@@ -367,13 +349,14 @@ def _filled_step(rows: Rows, grid: Grid) -> int:
     return 0
 
 
-def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
-    """Return the step that the user names, or infer it from the rows.
+def _find_step(local_steps: StepCounts, rows: Rows, context: ReadContext) -> int:
+    """Return the step that the user names, or infer it from the rows of all ranks.
 
     One reading has none; then it is the step that the model was trained on.
     """
     if context.config.freq:
         return parse_duration_us(context.config.freq)
+    steps = merge_step_counts(local_steps, context.ranks)
     if steps.total:
         return steps.infer_step()
     if context.schema.step_us is not None:
@@ -389,12 +372,7 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
 
 
 def _mask_incomplete_steps(
-    rows: Rows,
-    statistics: StepStatistics,
-    axis: TimeAxis,
-    step_us: int,
-    config: DataConfig,
-    listener: Listener,
+    rows: Rows, statistics: StepStatistics, axis: TimeAxis, step_us: int, context: ReadContext
 ) -> None:
     """Set the readings of a series' newest step to NaN until the step is over.
 
@@ -416,15 +394,13 @@ def _mask_incomplete_steps(
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
         is_in_newest = (times >= begin[codes]) & is_incomplete[codes]
         for target in rows.value_offsets:
-            if target not in config.counter:
+            if target not in context.config.counter:
                 rows.mask(target, i, is_in_newest)
     message = f"the newest step of {int(is_incomplete.sum())} series is incomplete and was skipped"
-    listener(Notice(message))
+    context.listener(Notice(message))
 
 
-def _recent_pace(
-    rows: Rows, newest: Integers, is_asked: NDArray[np.bool_], step_us: int
-) -> Doubles:
+def _recent_pace(rows: Rows, newest: Integers, is_asked: Flags, step_us: int) -> Doubles:
     """Return the pace of the newest readings of some series, `(series,)`; NaN if none."""
     parts = []
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
@@ -449,17 +425,22 @@ def _without_jitter(
     """
     own_us = steps.infer_step() if steps.total and config.hold is None else step_us
     limit = MAX_JITTER * own_us
-    off = [(chunk + own_us // 2) % own_us - own_us // 2 for chunk in chunks]
+    off = [_off_grid(chunk, own_us) for chunk in chunks]
     is_near = [np.abs(deviation) <= limit for deviation in off]
-    n_near = sum(int(np.count_nonzero(near)) for near in is_near)
+    n_near = sum(int(np.count_nonzero(flags)) for flags in is_near)
     if step_us % own_us or n_near < _NOMINAL_SHARE * sum(map(len, chunks)):
         return list(chunks)
     moves = zip(chunks, off, is_near, strict=True)
-    return [chunk - np.where(near, deviation, 0) for chunk, deviation, near in moves]
+    return [chunk - np.where(flags, deviation, 0) for chunk, deviation, flags in moves]
+
+
+def _off_grid(times: Integers, step_us: int, origin: Integers | int = 0) -> Integers:
+    """Return how far each time is from the nearest point of the grid through `origin`."""
+    return (times - origin + step_us // 2) % step_us - step_us // 2
 
 
 def _snap(
-    rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
+    rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext
 ) -> tuple[list[Integers], Integers, Integers]:
     """Snap stamps that jitter a little to the grid; raise `DataError` for those far from it.
 
@@ -467,40 +448,35 @@ def _snap(
     lie near that one, so that a first stamp that is late does not move all others. Returns the
     times of rows, and the start and end of each series, `(series,)`.
     """
-
-    def deviation(times: Integers, origin: Integers | int) -> Integers:
-        """Return how far each time lies from the nearest point of the grid through `origin`."""
-        off: Integers = (times - origin + step_us // 2) % step_us - step_us // 2
-        return off
-
     first, end = statistics.start, statistics.end
     chunks = list(zip(rows.times, rows.codes, strict=True))
-    if not any(deviation(times, first[codes]).any() for times, codes in chunks):
+    if not any(_off_grid(times, step_us, first[codes]).any() for times, codes in chunks):
         return list(rows.times), first, end
 
     limit = MAX_JITTER * step_us
-    is_near_1970 = all((np.abs(deviation(times, 0)) <= limit).all() for times in rows.times)
+    is_near_1970 = all((np.abs(_off_grid(times, step_us)) <= limit).all() for times in rows.times)
     snapped: list[Integers] = []
     n_moved = n_before = 0
     for times, codes in chunks:
-        off = deviation(times, 0 if is_near_1970 else first[codes])
+        off = _off_grid(times, step_us, 0 if is_near_1970 else first[codes])
         is_far = np.abs(off) > limit
         if is_far.any():
             row = n_before + int(np.argmax(is_far))
-            raise _irregular(rows, statistics.steps, step_us, row, context, tz)
+            raise _irregular(rows, statistics.steps, step_us, row, context)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         snapped.append(times - off)
 
     message = f"{n_moved} timestamps were moved onto the grid"
-    zones = _propose_zones(rows, step_us, context.config, tz)
+    zones = _propose_zones(rows, step_us, context)
     context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
-    return snapped, first - deviation(first, origin), end - deviation(end, origin)
+    start, end = (bound - _off_grid(bound, step_us, origin) for bound in (first, end))
+    return snapped, start, end
 
 
 def _irregular(
-    rows: Rows, steps: StepCounts, step_us: int, row: int, context: ReadContext, tz: str | None
+    rows: Rows, steps: StepCounts, step_us: int, row: int, context: ReadContext
 ) -> DataError:
     """Return the error of a row that does not lie on the grid; raise that of a step that changes.
 
@@ -509,7 +485,7 @@ def _irregular(
     config, median = context.config, steps.median
     on_change = reported_on_change(rows) if config.freq is None else None
     if config.freq is None and on_change is None:
-        check_step_change(rows, context, step_us, tz, min_share=0)
+        check_step_change(rows, context, step_us, min_share=0)
 
     fitting = fitting_step(steps.lengths, steps.counts, median)
     freq = config.freq or abbreviate(fitting)
@@ -517,7 +493,7 @@ def _irregular(
         n_months = min((1, 3, 12), key=lambda n: abs(np.log(n * MONTH_US / median)))
         freq = abbreviate(n_months * MONTH_US)
     proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to resample")]
-    proposals = list(_propose_zones(rows, step_us, config, tz)) or proposals
+    proposals = list(_propose_zones(rows, step_us, context)) or proposals
     if on_change is not None:
         proposals.insert(0, on_change)
     reason = "" if on_change is None else ", as if sensors report only changes"
@@ -530,14 +506,12 @@ def _irregular(
     )
 
 
-def _propose_zones(
-    rows: Rows, step_us: int, config: DataConfig, tz: str | None
-) -> tuple[Proposal, ...]:
+def _propose_zones(rows: Rows, step_us: int, context: ReadContext) -> tuple[Proposal, ...]:
     """Propose the zones in which days, or months, begin at midnight, of stamps that are in UTC.
 
     None where the user has named a zone.
     """
-    if config.tz is not None or tz != "UTC" or step_us < DAY_US - HOUR_US:
+    if context.config.tz is not None or context.tz != "UTC" or step_us < DAY_US - HOUR_US:
         return ()
     condition = "if its days start at midnight there"
     return tuple(Proposal(("--tz", zone), condition) for zone in zones_of_midnights(rows))
@@ -578,27 +552,26 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
     return own_step_us if is_own and n_rows > n_seen else None
 
 
-def report(
-    panel: Panel, schema: Schema, config: DataConfig, listener: Listener, ranks: Ranks
-) -> None:
+def report(panel: Panel, context: ReadContext) -> None:
     """Report what is odd about the readings of one rank: gaps, sensors and steps.
 
     A trained model's readings were profiled in training, so that of them gaps alone are told.
     """
-    report_gaps(panel, config, listener, ranks)
+    schema, config, listener = context.schema, context.config, context.listener
+    report_gaps(panel, context)
     if schema.step_us is not None or not panel.n_series:
         return
 
     warn_of_suspect_readings(panel, listener)
-    is_long = schema.series is not None
-    warn_of_columns(panel, schema.targets, config, listener, is_long=is_long)
+    warn_of_columns(panel, schema.targets, config, listener, is_long=context.is_long)
     warn_of_other_steps(panel, schema, listener)
     if config.hold is None and not config.is_resampled:
         warn_of_reports(panel, listener)
 
 
-def report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
+def report_gaps(panel: Panel, context: ReadContext) -> None:
     """Note how much is missing; warn of series with a gap that is longer than `--max-gap`."""
+    config, listener, ranks = context.config, context.listener, context.ranks
     n_nan = int(np.count_nonzero(np.isnan(panel.target)))
     zeros = np.zeros((2, panel.n_series), np.int64)
     missing, longest = count_missing(panel) if n_nan else zeros
@@ -614,13 +587,9 @@ def report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ran
     listener(Notice(f"{n_missing} of {n_rows} readings are missing (longest gap {gap})"))
 
     limit = config.max_gap_steps(panel.step_us)
-    if limit is not None and longest.max(initial=0) > limit:
-        names = take_names(panel.names, np.flatnonzero(longest > limit))
-        listener(
-            WarningEvent.for_names(
-                "long-gap", f"a gap longer than --max-gap {config.max_gap}", names
-            )
-        )
+    if limit is not None:
+        problem = f"a gap longer than --max-gap {config.max_gap}"
+        warn_of_names("long-gap", problem, take_names(panel.names, longest > limit), listener)
 
 
 def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
@@ -628,7 +597,7 @@ def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
 
     Where covariates are known ahead, such rows are there to hold them.
     """
-    trimmed = trim(panel, is_wide=context.schema.series is None)
+    trimmed = trim(panel, is_wide=not context.is_long)
     n_empty = (panel.end_us - trimmed.end_us) // panel.step_us
     if n_empty and not any(covariate.role == "known" for covariate in context.schema.covariates):
         message = (
@@ -670,7 +639,7 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
     )
 
 
-def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS) -> Panel:
+def drop_empty(panel: Panel, context: ReadContext) -> Panel:
     """Drop series without any reading; raise where the user named one, or none is left.
 
     A model's schema keeps them: the forecast reports that a sensor of the model fell silent.
@@ -678,7 +647,7 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
     schema = context.schema
     has_reading = panel.count_readings() > 0
     empty = take_names(panel.names, ~has_reading)
-    n_left = int(ranks.all_reduce(np.array([np.count_nonzero(has_reading)], np.int64))[0])
+    n_left = int(context.ranks.all_reduce(np.array([np.count_nonzero(has_reading)], np.int64))[0])
     if not empty:
         return panel
     named = [name for name in empty if name in context.config.target]
@@ -702,7 +671,7 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
             code="no-readings",
             hint=f"choose another target of {context.source.name}",
         )
-    context.listener(WarningEvent.for_names("empty-series", "no readings, skipped", empty))
+    warn_of_names("empty-series", "no readings, skipped", empty, context.listener)
     return panel.select(np.flatnonzero(has_reading))
 
 

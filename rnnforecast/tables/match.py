@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, row_quantiles, take_names
-from rnnforecast.data.axis import TimeAxis, parse_time_us
+from rnnforecast.data.axis import Flags, TimeAxis, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.windows import Past, make_past
@@ -28,7 +28,7 @@ from rnnforecast.errors import (
     QualityGateError,
     UsageError,
 )
-from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
+from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent, warn_of_names
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.sources.source import Source, WrappedSource, open_table
@@ -332,7 +332,7 @@ def warn_unusual_series(
     is_stale = np.maximum((newest - times) // past.step_us, 0) + n_missing > horizon
 
     limit = np.maximum(known.reach[np.maximum(position, 0)] / OUTLIER_FACTOR, _MIN_SHIFT)
-    has_shifted: NDArray[np.bool_] = np.zeros(len(position), np.bool_)
+    has_shifted: Flags = np.zeros(len(position), np.bool_)
     for n in (lookback, min(horizon, lookback)):
         has_shifted |= np.nan_to_num(_drift(past, known, position, n)) > limit
 
@@ -343,30 +343,19 @@ def warn_unusual_series(
     is_beyond = distance > known.reach[trained] * known.scale[trained]
     is_beyond = (position >= 0)[:, None] & is_beyond
 
-    missing, stale = known.missing_series(past.names), take_names(past.names, is_stale)
-    kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": ("not in the data", missing),
-        "new-series": (
-            "new series, not in the training data",
-            take_names(past.names, position < 0),
-        ),
-        "stale-series": (
-            "no reading for longer than the horizon, so the forecast is uncertain",
-            stale,
-        ),
-        "far-reading": (
-            "the newest reading is implausible and treated as missing",
-            take_names(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
-        ),
-        "other-scale": (
-            "newest readings far outside the training range (is the unit the same?)",
-            take_names(past.names, has_shifted | is_beyond.all(1)),
-        ),
-    }
-    for code, (message, names) in kinds.items():
-        if names:
-            listener(WarningEvent.for_names(code, message, names))
-    return (*missing, *stale)
+    def warn(code: str, problem: str, is_affected: Flags) -> None:
+        warn_of_names(code, problem, take_names(past.names, is_affected), listener)
+
+    missing = known.missing_series(past.names)
+    warn_of_names("vanished-series", "not in the data", missing, listener)
+    warn("new-series", "new series, not in the training data", position < 0)
+    problem = "no reading for longer than the horizon, so the forecast is uncertain"
+    warn("stale-series", problem, is_stale)
+    problem = "the newest reading is implausible and treated as missing"
+    warn("far-reading", problem, is_beyond[:, -1] & ~is_beyond.all(1))
+    problem = "newest readings far outside the training range (is the unit the same?)"
+    warn("other-scale", problem, has_shifted | is_beyond.all(1))
+    return (*missing, *take_names(past.names, is_stale))
 
 
 def warn_unusual_covariates(
@@ -389,10 +378,9 @@ def warn_unusual_covariates(
             finite = part[np.isfinite(part)]
             if len(finite) and abs(np.median(finite) - mean[number]) > _MIN_UNUSUAL * scale[number]:
                 unusual.append(name)
-    if unusual:
-        message = "known covariates far outside the training range (is the unit the same?)"
-        names = list(dict.fromkeys(unusual))
-        listener(WarningEvent.for_names("other-scale-of-covariates", message, names))
+    message = "known covariates far outside the training range (is the unit the same?)"
+    names = list(dict.fromkeys(unusual))
+    warn_of_names("other-scale-of-covariates", message, names, listener)
 
 
 def require_series(past: Past, known: TrainingStats) -> None:
@@ -505,9 +493,7 @@ def unix_time_s(time_us: int, axis: TimeAxis) -> float:
     return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).timestamp()
 
 
-def check_known_ahead(
-    past: Past, horizon: int, *, needed: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
+def check_known_ahead(past: Past, horizon: int, *, needed: Flags | None = None) -> Flags:
     """`(origin,)`: which origins lack a value of a covariate that must be known over the horizon.
 
     `needed` are the origins that the network forecasts, by default all. One of them that ended
@@ -521,7 +507,7 @@ def check_known_ahead(
         return np.zeros(past.n_origins, np.bool_)
 
     is_unknown = np.isnan(features.known[:, :, 1:])  # (origin, feature, lead)
-    lacks_value: NDArray[np.bool_] = is_unknown.any((1, 2)) & needed
+    lacks_value: Flags = is_unknown.any((1, 2)) & needed
     is_newest = past.cutoff_time == past.cutoff_time[needed].max()
     origins = np.flatnonzero(lacks_value & is_newest)
     if not len(origins):

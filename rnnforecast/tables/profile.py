@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import Proposal, option_for_each
-from rnnforecast.events import Listener, WarningEvent, ignore
+from rnnforecast.events import Listener, WarningEvent, ignore, warn_of_names
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.bins import count_increments
 from rnnforecast.tables.quality import (
@@ -217,24 +217,15 @@ def column_roles(
     columns: tuple[Column, ...], schema: Schema, *, explicit: set[str]
 ) -> tuple[ColumnRole, ...]:
     """Return the role of each column; `explicit` are the columns that the user named."""
-    targets, key = set(schema.targets), set(schema.key)
+    roles = dict.fromkeys(schema.key, "series")
+    roles |= {covariate.name: _ROLE_LABELS[covariate.role] for covariate in schema.covariates}
+    roles |= dict.fromkeys(schema.targets, "target") | {schema.time: "time"}
     names = {column.name for column in columns}
     reasons = dict(schema.reasons)
     is_joined = schema.series in names and set(schema.key[1:]) <= names - {schema.series}
 
     def role_of(column: Column) -> ColumnRole:
-        name = column.name
-        if name == schema.time:
-            role = "time"
-        elif name in targets:
-            role = "target"
-        elif name in schema.covariate_names:
-            role = next(_ROLE_LABELS[c.role] for c in schema.covariates if c.name == name)
-        elif name in key:
-            role = "series"
-        else:
-            role = "not used"
-
+        name, role = column.name, roles.get(column.name, "not used")
         reason = reasons.get(name) or _KIND_LABELS.get(column.kind, column.kind)
         if role == "not used" and not name.strip():
             reason = "an index without a name"
@@ -255,11 +246,6 @@ class SeriesSpikes:
     segments: tuple[Segment, ...]
     proposal: Proposal | None
     """The range that leaves out spikes and keeps all other readings; None where there is none."""
-
-    @property
-    def series(self) -> str:
-        """The name of the series."""
-        return self.segments[0].series
 
     @property
     def n_rows(self) -> int:
@@ -500,31 +486,26 @@ def warn_of_columns(
         problem: str,
         series: Integers,
         known: Collection[str],
-        options: Callable[[list[str]], tuple[str, ...]],
+        option: str,
+        rule: str = "",
     ) -> None:
         unknown = [i for i in series.tolist() if column_of[i] not in known]
-        if not unknown:
-            return
-
         n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
         columns = [column for column, n in n_unknown.items() if n == n_series[column]]
         condition = "if it is one" if len(columns) == 1 else "if they are"
-        warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
-        proposals = (Proposal(options(columns), condition),) if columns else ()
-        hint = None if columns else "if they are, read them from a separate table"
-        listener(replace(warning, proposals=proposals, hint=hint))
+        options = option_for_each(option, [f"{column}{rule}" for column in columns])
+        warn_of_names(
+            code,
+            problem,
+            [panel.names[i] for i in unknown],
+            listener,
+            proposals=(Proposal(options, condition),) if columns else (),
+            hint=None if columns else "if they are, read them from a separate table",
+        )
 
-    warn(
-        "counter",
-        "increases like a counter",
-        find_counters(panel),
-        config.counter,
-        lambda columns: option_for_each("--counter", columns),
-    )
-    warn(
-        "direction",
-        "a direction that wraps around; averages and forecasts near north are wrong",
-        find_directions(panel),
-        [name for name, rule in config.agg_by_column.items() if rule == ANGLE],
-        lambda columns: option_for_each("--agg", [f"{name}={ANGLE}" for name in columns]),
-    )
+    counters, problem = find_counters(panel), "increases like a counter"
+    warn("counter", problem, counters, config.counter, "--counter")
+
+    known_angles = [name for name, rule in config.agg_by_column.items() if rule == ANGLE]
+    problem = "a direction that wraps around; averages and forecasts near north are wrong"
+    warn("direction", problem, find_directions(panel), known_angles, "--agg", f"={ANGLE}")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
-from rnnforecast.data.axis import ELAPSED, WALL_CLOCK
+from rnnforecast.data.axis import ELAPSED, HOUR_US, WALL_CLOCK, Flags
 from rnnforecast.data.panel import Panel
 from rnnforecast.sources.files import thread_map
 
@@ -103,11 +104,7 @@ _SHIFT_FACTOR = 3.0
 """Distance between the two levels, in ranges of the quieter side."""
 _SUDDEN_FACTOR = 4.0
 """A step this many times larger than all others shifts the level within the daily range."""
-_HOUR_US = 3_600_000_000
-_DAY_US = 24 * _HOUR_US
-_THURSDAY, _SUNDAY = 3, 6
-"""Weekdays counted from Monday; 1970-01-01 was a Thursday."""
-_LAST_DST_HOUR = 3
+_SUNDAY, _LAST_DST_HOUR = 6, 3
 _DST_MONTHS = (3, 4, 9, 10)
 """Months in which clocks are set forward, in the northern or the southern hemisphere."""
 
@@ -125,7 +122,7 @@ class SeriesStats:
     n_max: Integers
     mean: Doubles
     std: Doubles
-    may_be_stuck: NDArray[np.bool_]
+    may_be_stuck: Flags
     """Whether 24 readings in a row may be equal; where it is False, they are not."""
 
 
@@ -150,16 +147,11 @@ def describe(panel: Panel) -> SeriesStats:
     """Return statistics of all series, in one pass over the readings."""
     begins = range(0, len(panel.target), _CHUNK_ROWS)
     chunks = list(thread_map(lambda begin: _describe_chunk(panel, begin), begins))
-    n_series = panel.n_series
-    may_be_stuck = np.zeros(n_series, np.bool_)
-    if not chunks:
-        zeros, nan = np.zeros(n_series, np.int64), np.full(n_series, np.nan)
-        nan32 = nan.astype(np.float32)
-        return SeriesStats(zeros, nan32, nan32, zeros, zeros, nan, nan, may_be_stuck)
-
-    for chunk in chunks:
-        may_be_stuck[chunk.stuck_series] = True
-    return _combine(chunks, n_series, may_be_stuck)
+    if chunks:
+        return _combine(chunks, panel.n_series)
+    zeros, nan = np.zeros(panel.n_series, np.int64), np.full(panel.n_series, np.nan)
+    nan32 = nan.astype(np.float32)
+    return SeriesStats(zeros, nan32, nan32, zeros, zeros, nan, nan, zeros > 0)
 
 
 def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
@@ -209,9 +201,7 @@ def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
     )
 
 
-def _combine(
-    chunks: list[_ChunkStats], n_series: int, may_be_stuck: NDArray[np.bool_]
-) -> SeriesStats:
+def _combine(chunks: list[_ChunkStats], n_series: int) -> SeriesStats:
     """Merge the pieces of each series; the variance is that within and between pieces."""
     series = np.concatenate([chunk.series for chunk in chunks])
     starts = np.flatnonzero(np.diff(series, prepend=-1))
@@ -243,7 +233,8 @@ def _combine(
 
     low, n_low = extreme(np.fmin, [c.min for c in chunks], [c.n_min for c in chunks])
     high, n_high = extreme(np.fmax, [c.max for c in chunks], [c.n_max for c in chunks])
-    has_readings = n_total > 0
+    has_readings, may_be_stuck = n_total > 0, np.zeros(n_series, np.bool_)
+    may_be_stuck[np.concatenate([chunk.stuck_series for chunk in chunks])] = True
     return SeriesStats(
         n_observed=per_series(n_total, 0),
         min=low,
@@ -264,9 +255,9 @@ class RunLengths:
     """`(run,)`, rows of the panel."""
     length: Integers
     series: Integers
-    is_missing: NDArray[np.bool_]
+    is_missing: Flags
 
-    def chosen(self, mask: NDArray[np.bool_]) -> RunLengths:
+    def chosen(self, mask: Flags) -> RunLengths:
         """Return the runs where the mask, `(run,)`, is True."""
         return RunLengths(
             self.begin[mask], self.length[mask], self.series[mask], self.is_missing[mask]
@@ -306,7 +297,7 @@ def find_gaps(panel: Panel) -> RunLengths:
     changes = np.flatnonzero(is_missing[1:] != is_missing[:-1]) + 1
     begin = np.union1d(changes, panel.offsets[:-1][panel.lengths > 0])
     length = np.diff(begin, append=len(is_missing))
-    is_gap = is_missing[begin] if len(begin) else np.zeros(0, np.bool_)
+    is_gap = is_missing[begin]
     series = np.searchsorted(panel.offsets, begin[is_gap], side="right") - 1
     return RunLengths(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
 
@@ -314,9 +305,8 @@ def find_gaps(panel: Panel) -> RunLengths:
 def find_stuck(panel: Panel) -> RunLengths:
     """Return the runs of one reading in which a sensor that moves stands still.
 
-    They are ten times longer than the 99 % quantile of the series' run lengths, and 24 steps at
-    least. Outside of them two thirds of the readings differ from the one before, and the value is
-    none that the sensor rests at, such as the 0 of a solar plant by night.
+    They are far longer than the usual ones of their series, and their value is none that the sensor
+    rests at, such as the 0 of a solar plant by night.
     """
     runs, n_series = run_lengths(panel), panel.n_series
     observed = runs.chosen(~runs.is_missing)
@@ -351,7 +341,7 @@ def find_stuck(panel: Panel) -> RunLengths:
     return long.chosen(~is_resting)
 
 
-def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]:
+def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> Flags:
     """Tell, `(series,)`, whether the minimum or maximum of a series can be a sentinel.
 
     Where it is False, `find_sentinels` finds none. `offset`, added to the panel's units, gives the
@@ -388,7 +378,7 @@ def _most_sentinels(n_readings: int, distance: float) -> float:
     return max(most, _MIN_SENTINEL_COUNT)
 
 
-def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
+def is_logger_code(values: Doubles) -> Flags:
     """Tell which values loggers are known to write for a missing reading."""
     return np.isin(values.astype(np.float32), np.array(list(_CODES), np.float32))
 
@@ -405,11 +395,9 @@ def texts_of_sentinel(value: float) -> tuple[str, ...]:
 def find_sentinels(panel: Panel) -> Sentinels:
     """Return the values that stand for missing readings.
 
-    A value that loggers are known to write is one where it lies outside of the other readings, by
-    half of their range. Any other value has to be an extreme that is rare, lasts a reading or two
-    and lies further from all others than these from each other, and others must not rest at one
-    value: the heaviest rain, or the draw of a compressor, is a reading. It may come more often, and
-    last, where it is very far from readings that change smoothly, and does not come regularly.
+    They are extremes: those that loggers are known to write, far outside of the other readings, and
+    any other values that are rare, short and still further away. The heaviest rain, or the draw of
+    a compressor, is a reading.
     """
     rows = [
         (series, value, count)
@@ -444,7 +432,7 @@ def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
             yield value, int(np.count_nonzero(is_value))
 
 
-def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+def _is_code(readings: Doubles, is_value: Flags, value: float) -> bool:
     """Tell whether an extreme that loggers write for a missing reading is one."""
     remaining, is_rare = readings[~is_value], is_value.mean() <= _MOST_WEAK
     if not len(remaining):
@@ -463,7 +451,7 @@ def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bo
     )
 
 
-def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.bool_]) -> bool:
+def _is_no_count(readings: Doubles, remaining: Doubles, is_value: Flags) -> bool:
     """Tell whether -1 stands among counts, next to usual ones: not beside a 0."""
     usual = float(np.quantile(remaining, 0.25))
     if remaining.min() < 0 or (remaining != np.rint(remaining)).any() or usual < 1:
@@ -471,7 +459,7 @@ def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.boo
     return bool(np.median(readings[next_to(is_value) & ~is_value]) >= usual)
 
 
-def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+def _is_odd(readings: Doubles, is_value: Flags, value: float) -> bool:
     """Tell whether an extreme that no logger is known to write stands for a missing reading."""
     count, remaining = int(np.count_nonzero(is_value)), readings[~is_value]
     if count < _MIN_SENTINEL_COUNT or not len(remaining):
@@ -505,7 +493,7 @@ def _is_isolated(readings: Doubles, ends: Collection[float], value: float) -> bo
     return correlation >= _SMOOTH and len(np.unique(remaining)) >= _MIN_DIFFERENT
 
 
-def _is_regular(is_value: NDArray[np.bool_]) -> bool:
+def _is_regular(is_value: Flags) -> bool:
     """Tell whether a value comes at equal distances, as that of a daily test does."""
     steps = np.diff(np.flatnonzero(is_value))
     return bool(len(steps) and np.mean(steps == np.median(steps)) >= _REGULAR_SHARE)
@@ -529,10 +517,9 @@ class Changepoint:
 def find_changepoint(readings: Floats) -> Changepoint | None:
     """Return where the level of one series, `(row,)`, shifts; None where it does not.
 
-    NaN is a missing reading. The series is cut into twenty segments. Without the segment in which
-    the level shifts, the middle readings of those before and of those after share no value, and
-    the distance between them is far larger than the range of any segment of the quieter side, or
-    the step between them far larger than any other. A side that never changes shows no shift.
+    NaN is a missing reading. The middle readings before and after share no value, and are far apart
+    for the range within a twentieth of the series, or one step is far larger than all others. A
+    side that never changes shows no shift.
     """
     n = len(readings) // _N_SEGMENTS
     if n < _MIN_SEGMENT_ROWS:
@@ -562,10 +549,8 @@ def find_changepoint(readings: Floats) -> Changepoint | None:
         if quieter <= 0 or distance <= 0 or (best is not None and distance <= best[0]):
             continue
         changes = slice(first + at * n - 1, first + (at + 1) * n)  # the steps into and within it
-        others = np.delete(step, changes)
-        is_sudden = np.nanmax(step[changes], initial=0) > _SUDDEN_FACTOR * np.nanmax(
-            others, initial=0
-        )
+        largest = np.nanmax(step[changes], initial=0)
+        is_sudden = largest > _SUDDEN_FACTOR * np.nanmax(np.delete(step, changes), initial=0)
         if distance > _SHIFT_FACTOR * quieter or is_sudden:
             best = float(distance), at
     if best is None:
@@ -612,9 +597,13 @@ class Segments:
         return len(self.series)
 
     def __iter__(self) -> Iterator[Segment]:
-        columns = (self.series, self.value, self.n_rows, self.start_us, self.end_us)
-        for series, *values in zip(*(column.tolist() for column in columns), strict=True):
+        for series, *values in zip(*(column.tolist() for column in self.columns), strict=True):
             yield Segment(self.names[series], *values)
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """All that is known of each segment, in the order of the fields."""
+        return self.series, self.value, self.n_rows, self.start_us, self.end_us
 
     def by_value(self) -> tuple[Doubles, Integers, Integers]:
         """Return the different values, their rows, `(value,)` each, and each segment's value.
@@ -625,16 +614,9 @@ class Segments:
         counts = np.bincount(index, weights=self.n_rows, minlength=len(values))
         return values, counts.astype(np.int64), index
 
-    def chosen(self, index: Integers | NDArray[np.bool_]) -> Segments:
+    def chosen(self, index: Integers | Flags) -> Segments:
         """Return the segments at these positions, or where a mask is True."""
-        return Segments(
-            self.names,
-            self.series[index],
-            self.value[index],
-            self.n_rows[index],
-            self.start_us[index],
-            self.end_us[index],
-        )
+        return Segments(self.names, *(column[index] for column in self.columns))
 
 
 @dataclass(frozen=True)
@@ -710,14 +692,8 @@ def _segments(
 
 def _concatenate(parts: Sequence[Segments], names: tuple[str, ...]) -> Segments:
     """Concatenate segments whose series are those of a panel, with these names."""
-    return Segments(
-        names,
-        np.concatenate([part.series for part in parts]),
-        np.concatenate([part.value for part in parts]),
-        np.concatenate([part.n_rows for part in parts]),
-        np.concatenate([part.start_us for part in parts]),
-        np.concatenate([part.end_us for part in parts]),
-    )
+    columns = zip(*(part.columns for part in parts), strict=True)
+    return Segments(names, *map(np.concatenate, columns))
 
 
 def count_missing(panel: Panel) -> tuple[Integers, Integers]:
@@ -733,16 +709,8 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
         start = part.start[gaps.series] + row * part.step_us
 
         if panel.axis.tz is None and panel.axis.kind == ELAPSED:
-            weekday = (start // _DAY_US + _THURSDAY) % 7
-            month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
-            is_skipped = (
-                (gaps.length * part.step_us == _HOUR_US)
-                & (start % _HOUR_US == 0)
-                & (start % _DAY_US <= _LAST_DST_HOUR * _HOUR_US)
-                & (weekday == _SUNDAY)
-                & np.isin(month, _DST_MONTHS)
-            )
-            gaps = gaps.chosen(~is_skipped)
+            is_whole_hour = (gaps.length * part.step_us == HOUR_US) & (start % HOUR_US == 0)
+            gaps = gaps.chosen(~(is_whole_hour & may_change_clocks(start, _DST_MONTHS)))
 
         length = gaps.length
         if panel.axis.kind == WALL_CLOCK:
@@ -750,6 +718,13 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
         np.add.at(n_missing, first + gaps.series, length)
         np.maximum.at(longest, first + gaps.series, length)
     return n_missing, longest
+
+
+def may_change_clocks(times: Integers, months: Sequence[int]) -> Flags:
+    """Tell which times, without a zone, are in the first hours of a Sunday of these months."""
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+    is_early = (stamps.day_of_week == _SUNDAY) & (stamps.hour <= _LAST_DST_HOUR)
+    return is_early & np.isin(stamps.month, months)
 
 
 def _count_skipped_rows(panel: Panel, start: Integers, length: Integers) -> Integers:

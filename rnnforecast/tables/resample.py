@@ -1,12 +1,10 @@
-"""Rows onto a regular grid: whether their steps are regular, duplicates, aggregates, covariates."""
+"""Rows onto a regular grid: duplicates, aggregates, covariates; sensors with steps of their own."""
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any
 
@@ -14,13 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
-from rnnforecast.data.axis import HOUR_US, format_timestamp
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
+from rnnforecast.data.axis import HOUR_US, Flags
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.errors import DataError, Proposal, option_for_each
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.tables.bins import (
-    SAME_STEP,
     BinShares,
     Timeline,
     complete_bins,
@@ -29,7 +26,6 @@ from rnnforecast.tables.bins import (
     held_bins,
     hold_on_grid,
     mean_angles,
-    pace_of_stretches,
 )
 from rnnforecast.tables.features import (
     category_codes,
@@ -37,36 +33,17 @@ from rnnforecast.tables.features import (
     static_values,
     warn_unknown_categories,
 )
-from rnnforecast.tables.quality import BLOCK_ROWS
+from rnnforecast.tables.quality import BLOCK_ROWS, may_change_clocks
 from rnnforecast.tables.roles import STATUS
-from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
+from rnnforecast.tables.rows import Chunks, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
+from rnnforecast.tables.steps import SAME_OWN_STEP, USUAL_STEPS_US, abbreviate, usual_step
 from rnnforecast.tables.timestamps import zones_set_back_at
-from rnnforecast.units import format_duration, parse_duration_us
+from rnnforecast.units import format_duration
 
 UNIQUE = "unique"
 """The `keep` rule where no two rows of a series fall on one step."""
-USUAL_STEPS_US = tuple(
-    parse_duration_us(f"{count}{unit}")
-    for unit, counts in {
-        "s": (1, 2, 5, 10, 15, 30),
-        "m": (1, 2, 5, 10, 15, 20, 30),
-        "h": (1, 2, 3, 4, 6, 12),
-        "d": (1, 7),
-    }.items()
-    for count in counts
-)
 _MAX_LISTED_STEPS = 3
-_OTHER_STEP = 1.4
-"""A step that is longer by this factor is another one."""
-_MIN_STRETCHES = 0.7
-"""Share of the steps that lie in stretches where a step has changed."""
-_SAME_LEVEL = 0.2
-"""Levels of sums follow their step to this share."""
-_GAP_FACTOR = 20
-"""A time between two readings that is longer than this many medians is a gap."""
-_MAX_EMPTY_SHARE = 0.1
-"""Share of the steps that may be empty where a step fits."""
 _MAX_SAMPLED_TARGETS, _MAX_SAMPLED_SERIES, _MAX_SAMPLED_ROWS = 20, 1000, 200_000
 _MAX_OWN_STEP_SHARE = 0.75
 """A series that is read at every second step of others, or less often, holds fewer readings."""
@@ -81,12 +58,9 @@ _LEAST_CHANGE = 0.3
 """Nearly all reports change by this share of the usual change: less is not reported."""
 _USUAL_GAP = 0.995
 """Quantile of the times between two reports for which a value holds."""
-_SAME_OWN_STEP = 0.1
-"""Steps of a slow sensor may differ by this share: months do."""
 _MIN_EVIDENCE = math.log(10_000)
 """Each further step of the same k rows is a chance of one in k; all together must be as unlikely as
 this."""
-_SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
 _MOST_DROPPED, _FEW_DROPPED = 0.1, 3
@@ -114,7 +88,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
         chunks = files[0].rows_of(rows.take_readings(name))
         series_values = target[i * n_grid : (i + 1) * n_grid]
         if config.is_resampled:
-            shares += _place_in_bins(series_values, chunks, rows, files[0], grid, context, name)
+            shares += _place_in_bins(series_values, chunks, rows, files[0], name)
             continue
 
         is_counter = name in config.counter  # counts need more digits than their differences
@@ -126,7 +100,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
         else:
             scatter(placed, positions, chunks, keep)
         if keep == "error":
-            check_duplicates(placed, files[0], chunks, grid, context, name)
+            check_duplicates(placed, files[0], chunks, name)
         if is_counter:
             series_values[:] = grid_increments(placed, grid.offsets, name, context.listener)
         if config.hold_us is not None:
@@ -135,7 +109,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
     shares.report(config, context.listener)
 
     for file in files:
-        file.report_repeated(n_grid, context.listener)
+        file.report_repeated()
 
     n_targets = len(schema.targets)
     panel = Panel(
@@ -156,29 +130,20 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
 
 
 def _place_in_bins(
-    out: Floats,
-    chunks: list[Floats],
-    rows: Rows,
-    file: FileRows,
-    grid: Grid,
-    context: ReadContext,
-    name: str,
+    out: Floats, chunks: list[Floats], rows: Rows, file: FileRows, name: str
 ) -> BinShares:
     """Put a target's readings together to steps of `--freq`, `(position,)`, by its rule.
 
     Steps that hold too few of their readings are NaN, and counted.
     """
-    config = context.config
+    grid, config, listener = file.grid, file.context.config, file.context.listener
     rule = config.agg_of(name)
-    if name in config.counter:
-        rule = "sum"
-        if config.agg_of(name) != rule:
-            context.listener(Notice(f"the increments of counter {name!r} are summed in each step"))
-
     times = file.rows_of(rows.exact_times)
     timeline = Timeline.of(times, file.positions, chunks, grid)
     if name in config.counter:
-        out[:], shares = counter_bins(timeline, grid, name, config, context.listener)
+        if rule != "sum":
+            listener(Notice(f"the increments of counter {name!r} are summed in each step"))
+        out[:], shares = counter_bins(timeline, grid, name, config, listener)
         return shares
     if config.hold is not None:
         out[:], shares = held_bins(timeline, grid, rule, config, until_us=rows.until_us)
@@ -237,7 +202,7 @@ def scatter(
 
 @dataclass(frozen=True)
 class FileRows:
-    """The rows of one file among all, and the rule where several of them fall on one step."""
+    """The rows of one file on the grid, and the rule where several of them fall on one step."""
 
     name: str
     content: str
@@ -246,6 +211,8 @@ class FileRows:
     positions: list[Integers]
     keep: str
     """error, last, mean, sum, min, max, or `UNIQUE`."""
+    grid: Grid
+    context: ReadContext
 
     def indices(self) -> list[Integers | slice]:
         """Return the positions, those that follow each other as a slice, which is faster."""
@@ -261,12 +228,12 @@ class FileRows:
         """Return the file's rows of a column, as views."""
         return _slice_chunks(chunks, self.first_row, self.first_row + sum(map(len, self.positions)))
 
-    def report_repeated(self, n_grid: int, listener: Listener) -> None:
+    def report_repeated(self) -> None:
         """Warn of rows at one time whose values were checked, and are the same."""
         if self.keep == "error":
-            n_duplicates = count_duplicates(self.positions, n_grid)
-            message = f"{n_duplicates} rows repeat a timestamp with the same {self.content} "
-            listener(WarningEvent("repeated-row", message + "and are used once", n_duplicates))
+            n = count_duplicates(self.positions, self.grid.n_rows)
+            message = f"{n} rows repeat a timestamp with the same {self.content} and are used once"
+            self.context.listener(WarningEvent("repeated-row", message, n))
 
 
 def split_by_file(
@@ -283,7 +250,7 @@ def split_by_file(
     for name, content, first, end in parts:
         file_positions = _slice_chunks(positions, first, end)
         keep = resolve_keep(file_positions, grid, context.config, context.listener)
-        files.append(FileRows(name, content, first, file_positions, keep))
+        files.append(FileRows(name, content, first, file_positions, keep, grid, context))
     return tuple(files)
 
 
@@ -311,21 +278,21 @@ def resolve_keep(
     if config.is_resampled:
         return config.agg_of("")
     keep = config.on_duplicate
-    set_back_at = _clock_set_back_at(positions, n_duplicates, grid) if keep == "error" else None
-    if set_back_at is None:
+    set_back_to = _clock_set_back_to(positions, n_duplicates, grid) if keep == "error" else None
+    if set_back_to is None:
         return keep
 
-    first = grid.axis.format(grid.time_at(set_back_at[0]))
+    first = grid.axis.format(int(set_back_to[0]))
     message = f"the clock was set back by an hour; {n_duplicates} timestamps occur twice, the "
     message += f"first {first}; the later reading is used"
-    proposals = _zones_set_back(np.array([grid.time_at(p) for p in set_back_at]))
-    listener(WarningEvent("clock-set-back", message, n_duplicates, tuple(proposals)))
+    proposals = _zones_set_back(set_back_to)
+    listener(WarningEvent("clock-set-back", message, n_duplicates, proposals))
     return "last"
 
 
-def _zones_set_back(times: Integers) -> list[Proposal]:
+def _zones_set_back(times: Integers) -> tuple[Proposal, ...]:
     """Return the zones whose clocks show these times twice, as options."""
-    return [Proposal(("--tz", z), f"if they are in {z}") for z in zones_set_back_at(times)]
+    return tuple(Proposal(("--tz", z), f"if they are in {z}") for z in zones_set_back_at(times))
 
 
 def count_duplicates(positions: list[Integers], n_grid: int) -> int:
@@ -336,10 +303,8 @@ def count_duplicates(positions: list[Integers], n_grid: int) -> int:
     return sum(map(len, positions)) - int(np.count_nonzero(is_occupied))
 
 
-def _clock_set_back_at(
-    positions: list[Integers], n_duplicates: int, grid: Grid
-) -> list[int] | None:
-    """Return the positions to which a clock went back; None unless all duplicates are hours.
+def _clock_set_back_to(positions: list[Integers], n_duplicates: int, grid: Grid) -> Integers | None:
+    """Return the times to which a clock went back; None unless all duplicates are hours.
 
     Hourly readings repeat one stamp alone, for whatever reason: there the day and the hour must be
     those of a change. Readings at longer steps cannot show one.
@@ -353,22 +318,15 @@ def _clock_set_back_at(
     if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
         return None
 
-    repeated = position[1:][moves <= 0].tolist()
-    if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
-        return list(map(int, repeated))
-    return None
+    times = grid.times_at(position[1:][moves <= 0])
+    return times if hour > 1 or may_change_clocks(times, _DST_MONTHS).all() else None
 
 
 def check_duplicates(
-    placed: NDArray[np.floating[Any]],
-    file: FileRows,
-    chunks: list[Floats],
-    grid: Grid,
-    context: ReadContext,
-    column: str,
+    placed: NDArray[np.floating[Any]], file: FileRows, chunks: list[Floats], column: str
 ) -> None:
     """Raise `DataError` where a value of a file's rows differs from the one that was placed."""
-    source, schema = context.source, context.schema
+    source, schema, grid = file.context.source, file.context.schema, file.grid
     n_before = 0
     for position, chunk in zip(file.positions, chunks, strict=True):
         differs = np.isfinite(chunk) & (placed[position] != chunk)
@@ -377,58 +335,47 @@ def check_duplicates(
             continue
 
         row = int(np.argmax(differs))
-        at, row_in_file = int(position[row]), n_before + row
+        at, row_in_file = position[row : row + 1], n_before + row
         pairs = zip(file.positions, chunks, strict=True)
         same_step = np.flatnonzero(np.concatenate([(p == at) & np.isfinite(c) for p, c in pairs]))
         other_row = int(same_step[same_step != row_in_file][-1])
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
-        if grid.axis.tz is None and _may_be_dst_end(grid.time_at(at)):
-            proposals += tuple(_zones_set_back(np.array([grid.time_at(at)])))
-        hint = (
-            None
-            if proposals
-            else ("rows of several sensors may be mixed; name the column that distinguishes them")
-        )
+        proposals = tuple(_ways_to_tell_apart(file, column))
+        time = grid.times_at(at)
+        if grid.axis.tz is None and may_change_clocks(time, _DST_MONTHS).all():
+            proposals += _zones_set_back(time)
+        hint = "rows of several sensors may be mixed; name the column that distinguishes them"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"conflicting {content} of {column!r} for the same timestamp",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
             proposals=proposals,
-            hint=hint,
+            hint=None if proposals else hint,
         )
 
 
-def _ways_to_tell_apart(
-    file: FileRows, name: str, grid: Grid, context: ReadContext
-) -> Iterator[Proposal]:
+def _ways_to_tell_apart(file: FileRows, name: str) -> Iterator[Proposal]:
     """Yield the options that tell rows of a column at one time apart, or choose one of them.
 
     Where many rows are at a time that others have, too, a column that names the series is missing.
     """
-    schema = context.schema
+    schema = file.context.schema
     used = (schema.time, *schema.key, *schema.targets, *schema.covariate_names)
-    columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
+    columns = [c for c in file.context.source.columns if c.kind == "text" and c.name not in used]
     reasons = dict(schema.reasons)
     names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
     for text in names if schema.series is None else ():
         yield Proposal(("--series", text), f"if {text!r} names the series")
 
     n_rows = sum(map(len, file.positions))
-    n_repeated = count_duplicates(file.positions, grid.n_rows)
+    n_repeated = count_duplicates(file.positions, file.grid.n_rows)
     if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
         return
     for rule in ("last", "mean"):
         yield Proposal(("--on-duplicate", rule), f"to use the {rule} of them")
-
-
-def _may_be_dst_end(time_us: int) -> bool:
-    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
-    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
-    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in _DST_MONTHS
 
 
 def place_covariates(
@@ -444,7 +391,7 @@ def place_covariates(
     if not schema.covariates:
         return None
     columns: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
-    is_ahead = _is_ahead(rows, files[0], grid, schema.targets) if len(files) > 1 else None
+    is_ahead = _is_ahead(rows, files[0]) if len(files) > 1 else None
     contradicted: list[str] = []
     for covariate in schema.covariates:
         chunks = rows.take_covariate(covariate.name)
@@ -456,9 +403,9 @@ def place_covariates(
             numbers = category_codes(covariate, texts)
             chunks = [recode(chunk, numbers) for chunk in chunks]
 
-        placed = _scatter_covariate(files[0], chunks, covariate, grid, context)
+        placed = _scatter_covariate(files[0], chunks, covariate)
         if is_ahead is not None:
-            future = _scatter_covariate(files[1], chunks, covariate, grid, context)
+            future = _scatter_covariate(files[1], chunks, covariate)
             is_future = np.isfinite(future)
             if config.is_resampled and not covariate.is_text:
                 aggregate = np.full(grid.n_rows, np.nan, np.float32)
@@ -477,23 +424,21 @@ def place_covariates(
 
     if contradicted:
         message = f"{files[1].name} differs from the values in the data and is used instead"
-        context.listener(WarningEvent.for_names("plan-differs", message, contradicted))
+        warn_of_names("plan-differs", message, contradicted, context.listener)
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
     return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
 
 
-def _scatter_covariate(
-    file: FileRows, chunks: list[Floats], covariate: Covariate, grid: Grid, context: ReadContext
-) -> Floats:
+def _scatter_covariate(file: FileRows, chunks: list[Floats], covariate: Covariate) -> Floats:
     """Put a column of one file onto the grid, `(position,)`; NaN where it has no value."""
-    placed = np.full(grid.n_rows, np.nan, np.float32)
+    placed, config = np.full(file.grid.n_rows, np.nan, np.float32), file.context.config
     part = file.rows_of(chunks)
-    is_aggregate = context.config.is_resampled and file.keep != UNIQUE
-    keep = context.config.agg_of(covariate.name) if is_aggregate else file.keep
+    is_aggregate = config.is_resampled and file.keep != UNIQUE
+    keep = config.agg_of(covariate.name) if is_aggregate else file.keep
     keep = _covariate_keep(keep, covariate)
     scatter(placed, file.positions, part, keep)
     if keep == "error":
-        check_duplicates(placed, file, part, grid, context, covariate.name)
+        check_duplicates(placed, file, part, covariate.name)
     return placed
 
 
@@ -504,8 +449,9 @@ def _covariate_keep(keep: str, covariate: Covariate) -> str:
     return "mean" if keep == "sum" else keep
 
 
-def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) -> Flags:
+def _is_ahead(rows: Rows, file: FileRows) -> Flags:
     """`(position,)`: which positions lie after the last reading of their series."""
+    grid, targets = file.grid, file.context.schema.targets
     is_seen = np.zeros(grid.n_rows, np.bool_)
     for target in targets:
         pairs = zip(file.positions, file.rows_of(rows.readings(target)), strict=True)
@@ -515,143 +461,7 @@ def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) ->
     seen = np.flatnonzero(is_seen)
     last = np.append(seen, -1)[np.searchsorted(seen, grid.offsets[1:]) - 1]
     # a series without a reading gets the last one of the series before, so all of it is ahead
-    is_ahead: Flags = np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
-    return is_ahead
-
-
-@dataclass(frozen=True)
-class SortedSteps:
-    """The times from one row to the next of its series, `(step,)`, sorted by series and time."""
-
-    length: Integers
-    """Microseconds, above 0."""
-    series: Integers
-    begin: Integers
-    """Number of the row at which each begins, in the order of the file."""
-    end: Integers
-
-    @classmethod
-    def of(cls, rows: Rows) -> SortedSteps:
-        """Compare all rows."""
-        time, series = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
-        order = np.arange(len(time))
-        if (np.diff(series) != 0).any() or (np.diff(time) < 0).any():
-            order = np.lexsort((time, series))
-        length = np.diff(time[order])
-        is_step = (length > 0) & (np.diff(series[order]) == 0)
-        return cls(
-            length[is_step], series[order][1:][is_step], order[:-1][is_step], order[1:][is_step]
-        )
-
-
-def check_step_change(
-    rows: Rows, context: ReadContext, step_us: int, tz: str | None, *, min_share: float
-) -> None:
-    """Raise `DataError` where series have stretches of another step than `step_us`, too.
-
-    Nothing is raised where such stretches take less than `min_share` of the time of their series.
-    """
-    steps = SortedSteps.of(rows)
-    pace = pace_of_stretches(steps.length.astype(np.float64), steps.series)
-    is_step = np.abs(pace - step_us) <= SAME_STEP * step_us
-    is_other = (pace >= _OTHER_STEP * step_us) | (pace * _OTHER_STEP <= step_us)
-    has_both = np.isin(np.arange(rows.n_series), steps.series[is_step])
-    has_both &= np.isin(np.arange(rows.n_series), steps.series[is_other])
-    is_other &= has_both[steps.series]
-    is_step &= has_both[steps.series]
-    is_regular = is_other | is_step
-    n_steps = np.count_nonzero(has_both[steps.series])
-    total = float(steps.length[is_regular].sum())
-    if not is_other.any() or steps.length[is_other].sum() < min_share * total:
-        return
-    if np.count_nonzero(is_regular) < _MIN_STRETCHES * n_steps:
-        return
-
-    # the other step is the one that takes most of the time
-    paces, index = np.unique(np.rint(pace[is_other]).astype(np.int64), return_inverse=True)
-    times = np.bincount(index, weights=steps.length[is_other])
-    other_us = int(paces[np.argmax(times)])
-    if abs(usual_step(other_us) - other_us) <= _SAME_OWN_STEP * other_us:  # it jitters
-        other_us = usual_step(other_us)
-    stretch = np.flatnonzero(is_regular)
-    changes = np.flatnonzero(
-        (is_other[stretch[1:]] != is_other[stretch[:-1]])
-        & (steps.series[stretch[1:]] == steps.series[stretch[:-1]])
-    )
-    row = int(steps.begin[stretch[changes[0] + 1]])
-    first, second = (step_us, other_us)[:: -1 if is_other[stretch[changes[0]]] else 1]
-    at = format_timestamp(int(np.concatenate(rows.times)[row]), tz)
-    times_text = "" if len(changes) == 1 else f", the first of {len(changes)} changes"
-    coarse_us, fine_us = max(step_us, other_us), min(step_us, other_us)
-    is_coarse = is_other if coarse_us == other_us else is_step
-    is_fine = is_step if coarse_us == other_us else is_other
-    raise DataError(
-        f"the step changes from {format_duration(first)} to {format_duration(second)} at {at}"
-        f"{times_text}",
-        code="step-change",
-        location=context.source.location(row, context.schema.time),
-        proposals=_common_steps(
-            rows, steps.end[is_coarse], steps.end[is_fine], coarse_us, fine_us / coarse_us
-        ),
-        hint="or remove the rows of one step",
-    )
-
-
-def _common_steps(
-    rows: Rows, coarse: Integers, fine: Integers, step_us: int, ratio: float
-) -> list[Proposal]:
-    """Return how to bring all rows to the coarser step, by the levels of both stretches.
-
-    `ratio` is the finer step by the coarser one: where the level falls by as much, readings are
-    sums of their step.
-    """
-    summed: list[str] = []
-    averaged: list[str] = []
-    for target, offsets in rows.value_offsets.items():
-        codes = np.concatenate(rows.codes)
-        values = np.concatenate(rows.readings(target)).astype(np.float64) + offsets[codes]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # no reading at one of the steps
-            level = np.nanmean(values[fine]) / np.nanmean(values[coarse])
-        is_sum = abs(level - ratio) <= _SAME_LEVEL * ratio
-        (summed if is_sum else averaged).append(target)
-
-    freq = ("--freq", abbreviate(step_us))
-    mean = Proposal((*freq, "--agg", "mean"), "if the readings are levels")
-    if not summed:
-        return [replace(mean, condition="to use one step for all")]
-    if not averaged:
-        return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
-    rules = option_for_each("--agg", [f"{name}=sum" for name in summed])
-    return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
-
-
-def abbreviate(step_us: int) -> str:
-    """Return a step as an option takes it: `15min`."""
-    return format_duration(step_us).replace(" ", "")
-
-
-def usual_step(step_us: float) -> int:
-    """Return the usual step that is nearest."""
-    return min(USUAL_STEPS_US, key=lambda candidate: abs(math.log(candidate / step_us)))
-
-
-def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
-    """Return the shortest usual step near the median, or longer, that leaves few steps empty.
-
-    `lengths` and `counts` are a histogram of the times between readings. Times without readings
-    that are far longer than the median are gaps, whatever the step.
-    """
-    is_usual = lengths <= _GAP_FACTOR * median_us
-    lengths, counts = lengths[is_usual], counts[is_usual]
-    nearest = usual_step(median_us)
-
-    for step_us in USUAL_STEPS_US:
-        n_empty = (np.maximum(lengths / step_us - 1, 0) * counts).sum()  # wherever steps begin
-        n_steps = (lengths * counts).sum() / step_us
-        if step_us >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
-            return step_us
-    return nearest
+    return np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
 
 
 def reported_on_change(rows: Rows) -> Proposal | None:
@@ -701,9 +511,8 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
 
     options = ("--hold", abbreviate(max(map(_usual_hold, gaps))))
     problem = "sensors send only changes, so unchanged values count as missing"
-    warning = WarningEvent.for_names("on-change", problem, names)
     proposal = Proposal(options, "if sensors send only changes")
-    listener(replace(warning, proposals=(proposal,)))
+    warn_of_names("on-change", problem, names, listener, proposals=[proposal])
 
 
 def _usual_hold(gap: Integers) -> int:
@@ -757,7 +566,7 @@ def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
         n_steps = np.bincount(series, minlength=part.n_series)
         middle = np.cumsum(n_steps) - n_steps + n_steps // 2
         step[block] = length[np.lexsort((length, series))][middle]
-        is_near = np.abs(length - step[block][series]) <= _SAME_OWN_STEP * step[block][series]
+        is_near = np.abs(length - step[block][series]) <= SAME_OWN_STEP * step[block][series]
         n_near = np.bincount(series[is_near], minlength=part.n_series)
         is_other[block] = are_own_steps(step[block], n_near, n_steps)
     return sparse[is_other], step[is_other]
@@ -771,8 +580,8 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     series, n_rows = find_other_steps(panel)
     if not 0 < len(series) < panel.n_series:
         return
-    names = [panel.names[i] for i in series.tolist()]
-    own_steps = sorted({int(step) * panel.step_us for step in n_rows})
+    steps_us = n_rows * panel.step_us
+    own_steps = np.unique(steps_us).tolist()
     step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
     problem = f"read every {step_list}, others every {format_duration(panel.step_us)}; they have "
     problem += "their own step and are excluded from training"
@@ -781,14 +590,12 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     condition = "to forecast them separately" if is_alone else "to use their step for all"
     proposals = []
     for step_us in own_steps[:_MAX_LISTED_STEPS]:
-        at_step = [
-            n for n, k in zip(names, n_rows.tolist(), strict=True) if k * panel.step_us == step_us
-        ]
+        at_step = take_names(panel.names, series[steps_us == step_us])
         targets = () if schema.series else option_for_each("--target", at_step)
         rule = () if is_alone else ("--freq", abbreviate(step_us), "--agg", "last")
         proposals.append(Proposal((*targets, *rule), condition))
-    warning = WarningEvent.for_names("other-step", problem, names)
-    listener(replace(warning, proposals=tuple(proposals)))
+    names = take_names(panel.names, series)
+    warn_of_names("other-step", problem, names, listener, proposals=proposals)
 
 
 def drop_other_steps(panel: Panel, schema: Schema) -> tuple[Panel, Schema]:

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import MONDAY_US, time_zone
+from rnnforecast.data.axis import DAY_US, HOUR_US, MONDAY_US, Flags, time_zone
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.evidence import (
     NO_TIME,
     ColumnEvidence,
     Evidence,
-    Flags,
     Partition,
     count_codes,
     pair_codes,
@@ -70,25 +69,26 @@ _EXACT, _ROUNDING = 1e-6, 1e-12
 is rounded by this share of itself."""
 _ALIKE_SLOPE = 0.05
 """Units of time, and their powers of ten, are further apart than this."""
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+"""Names of columns of times, the more usual ones first."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
 _COORDINATES = frozenset({"lat", "latitude"}), frozenset({"lon", "lng", "long", "longitude"})
 _MAX_IN_TURN = 8
 """Numbers up to this may be those of sensors that send in turn; longer counts are of messages."""
 _MAX_QUALITIES = 10
 """Different numbers that the quality of a reading has at most."""
-_DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
 CONSTANT = "always"
 MARKED = "numbers with other text, such as"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
-_UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
+_UNITS_US = (1, 60_000_000, HOUR_US, DAY_US)
 """Units of time that numbers count, or powers of ten of them."""
 _LEAST_SUMMER_DAYS = 30
 """Least number of days between two clock changes (Morocco's Ramadan)."""
 _QUARTER_US = 900_000_000
 """Zones are multiples of a quarter of an hour apart."""
-_FURTHEST_ZONES_US = 26 * 3_600_000_000
+_FURTHEST_ZONES_US = 26 * HOUR_US
 """How far clocks of two zones may be apart."""
 _UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
 _OFFSET = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
@@ -306,7 +306,7 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     if is_even and series.step_us >= _SEVERAL * together.step_us:
         # values that come once or twice a day, a week, a month or a year may name hours, days and
         # months, and readings may have such a pattern
-        days = series.step_us / _DAY_US
+        days = series.step_us / DAY_US
         is_calendar = 28 <= days <= 366 or any(abs(days - n) <= _JITTER * n for n in (0.5, 1, 7))
         if is_apart and not (is_calendar and (is_regular or has_numbers)):
             return "key", "the values alternate, each with its own level"
@@ -353,14 +353,12 @@ def left_out_numbers(
     """Return the columns of numbers that are no readings, with the reason; not those `named`."""
     codes = evidence.key_codes(key)
     order = evidence.sort(codes) if evidence.is_timed else np.arange(len(codes))
-    reasons = {}
-    for name, column in evidence.columns.items():
-        if column.numbers is None or name in key or name in named:
-            continue
-        reason = _reason_of_number(column, evidence, codes, order)
-        if reason is not None:
-            reasons[name] = reason
-    return reasons
+    reasons = {
+        name: _reason_of_number(column, evidence, codes, order)
+        for name, column in evidence.columns.items()
+        if column.numbers is not None and name not in (*key, *named)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _reason_of_number(
@@ -422,7 +420,7 @@ def _is_coordinate(column: ColumnEvidence, evidence: Evidence) -> bool:
     if pair is None or values is None or np.abs(values[np.isfinite(values)]).max(initial=0.0) > 180:
         return False
     partner = longitude if pair is latitude else latitude
-    return any(is_called(each, partner) for each in evidence.columns)
+    return any(is_called(column_name, partner) for column_name in evidence.columns)
 
 
 def _quality_of(name: str, columns: Collection[str]) -> str | None:
@@ -490,27 +488,24 @@ def _resolution(values: Doubles) -> float:
     return 0.0
 
 
+def _calendar_numbers(times: Integers) -> Iterator[Integers]:
+    """Yield the hours, the days, the months and so on, of times, as they may be counted."""
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+    weekday = stamps.day_of_week  # from Monday, 0
+    thursday = stamps - pd.to_timedelta(weekday - 3, unit="D")  # tells the number of the week
+    numbers = (
+        *(stamps.hour, stamps.hour + 1, stamps.minute, stamps.day, stamps.day_of_year),
+        *((thursday.day_of_year - 1) // 7 + 1, stamps.month, stamps.quarter, stamps.year),
+        *(stamps.days_in_month, weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1),
+        weekday >= 5,
+    )
+    yield from map(np.asarray, numbers)
+
+
 def _is_calendar(values: Doubles, times: Integers) -> bool:
     """Tell whether numbers are the hour, the day, the month and so on, of their times."""
-
-    def day_of_year(days: Integers) -> Integers:
-        years = days.astype("datetime64[D]").astype("datetime64[Y]")
-        begin: Integers = years.astype("datetime64[D]").astype(np.int64)
-        return days - begin + 1
-
-    days, hour = times // _DAY_US, times // 3_600_000_000 % 24
-    months = days.astype("datetime64[D]").astype("datetime64[M]")
-    day = days - months.astype("datetime64[D]").astype(np.int64) + 1
-    month, year = months.astype(np.int64) % 12 + 1, months.astype(np.int64) // 12 + 1970
-    weekday = (days + 3) % 7  # from Monday, 0
-    week = (day_of_year(days - weekday + 3) - 1) // 7 + 1  # that of its Thursday
-    length = (months + 1).astype("datetime64[D]") - months.astype("datetime64[D]")
-    parts = (
-        *(hour, hour + 1, times // 60_000_000 % 60, day, day_of_year(days), week),
-        *(month, year, (month - 1) // 3 + 1, length.astype(np.int64)),
-        *(weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1, weekday >= 5),
-    )
-    if any(bool((values == part).all()) for part in parts):
+    is_whole = bool((values == np.rint(values)).all())
+    if is_whole and any(bool((values == x).all()) for x in _calendar_numbers(times)):
         return True
 
     # minutes of the day, numbers of quarters of an hour and the like rise evenly, and begin anew
@@ -518,7 +513,7 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
     width = max(1.001 * resolution, _EXACT * float(np.ptp(values)))
     steps = np.diff(np.unique(times))
     units = (*_UNITS_US, float(np.median(steps)) if len(steps) else 1.0)
-    for period in (3_600_000_000, _DAY_US, 7 * _DAY_US):
+    for period in (HOUR_US, DAY_US, 7 * DAY_US):
         phase = ((times - MONDAY_US) % period).astype(np.float64)
         growth, span = float(np.ptp(values)), float(np.ptp(phase))
         if np.ptp(times) < 2 * period or growth < _MIN_ROWS * resolution or not span:
@@ -544,12 +539,12 @@ def _tells_clock(values: Doubles, times: Integers) -> bool:
     low, high = np.unique(values)
     by_time = np.argsort(times, kind="stable")
     moves = np.flatnonzero(np.diff(values[by_time]))
-    days = (times[by_time[moves + 1]] // _DAY_US).tolist()
-    first, last = int(times.min()) // _DAY_US, int(times.max()) // _DAY_US
+    days = (times[by_time[moves + 1]] // DAY_US).tolist()
+    first, last = int(times.min()) // DAY_US, int(times.max()) // DAY_US
     if len(set(days)) > 2 + (last - first) // _LEAST_SUMMER_DAYS:
         return False
 
-    noons = pd.DatetimeIndex((np.arange(first, last + 2) * _DAY_US + _DAY_US // 2).view("M8[us]"))
+    noons = pd.DatetimeIndex((np.arange(first, last + 2) * DAY_US + DAY_US // 2).view("M8[us]"))
     for zone in OFFERED_ZONES:
         offset = (
             (noons - noons.tz_localize(time_zone(zone)).tz_convert(None))
@@ -589,7 +584,7 @@ def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
     quarter = slope * _QUARTER_US
     width = max(1.001 * resolution, _EXACT * slope * span)
     starts_at_0 = deviation.min() >= -width and deviation.min() <= width
-    is_epoch = np.median(values) / slope >= 366 * _DAY_US
+    is_epoch = np.median(values) / slope >= 366 * DAY_US
     if not (starts_at_0 or is_epoch):
         return False
     if is_epoch and width < quarter / 4:  # clocks of another zone, and changes of it
@@ -657,48 +652,43 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     return zones
 
 
-@dataclass(frozen=True)
-class TimeReading:
-    """One way to read a table: its readings are of the times in this column."""
-
-    name: str
-    reason: str
-    is_sure: bool = True
-    """Whether the evidence speaks for this one alone."""
+def rank_time_name(name: str) -> int:
+    """Return the place of a name among those that columns of times have; the last for others."""
+    folded = name.strip().casefold()
+    return _TIME_NAMES.index(folded) if folded in _TIME_NAMES else len(_TIME_NAMES)
 
 
-def rank_times(
-    stamps: Mapping[str, Integers], columns: Sequence[Column], usual_names: Sequence[str]
-) -> list[TimeReading]:
-    """Return the time columns that a table may have, the best first.
+def is_time_name(name: str) -> bool:
+    """Tell whether columns of times are called so."""
+    return rank_time_name(name) < len(_TIME_NAMES)
 
-    Where the first one is not sure, the others are as likely. `usual_names` break ties, the more
-    usual ones first.
+
+def find_main_times(
+    stamps: Mapping[str, Integers], columns: Sequence[Column]
+) -> tuple[list[str], str]:
+    """Return the column of the times that readings are taken at, and why it is that one.
+
+    Where the cells do not tell, they are several, which are as likely, without a reason.
     """
     names = [name for name, times in stamps.items() if len(pd.unique(times[times != NO_TIME])) > 1]
     zones = {c.name: c.tz or any(_OFFSET.search(s.strip()) for s in c.sample[:1]) for c in columns}
-
-    def habit(name: str) -> int:
-        folded = name.strip().casefold()
-        return usual_names.index(folded) if folded in usual_names else len(usual_names)
-
     if len(names) < 2 or max(map(len, stamps.values())) < _MIN_ROWS:
-        return [TimeReading(min(names or stamps, key=habit), "contains timestamps")]
+        return [min(names or stamps, key=rank_time_name)], "contains timestamps"
     if _alternates_with_numbers(names, columns):
         main = next((n for n in names if _has_events_within_steps(n, names, stamps)), None)
         if main is not None:
-            return [TimeReading(main, "regular; the other times are within its steps")]
-        return [TimeReading(name, "", is_sure=False) for name in names]
+            return [main], "regular; the other times are within its steps"
+        return names, ""
 
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the start of an interval")]
+        return names, "the start of an interval"
     steps = {n: np.diff(np.unique(stamps[n][stamps[n] != NO_TIME])) for n in names}
     regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
     names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
     names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
     if len(names) == 1:
-        return [TimeReading(names[0], "the most regular of several timestamp columns")]
+        return names, "the most regular of several timestamp columns"
 
     if all(_is_other_zone(stamps[names[0]], stamps[name]) for name in names):
         n_moments = {name: len(np.unique(times)) for name, times in stamps.items()}
@@ -711,16 +701,14 @@ def rank_times(
         }
         for reason, better in merits.items():
             if 0 < len(better) < len(names):
-                return [TimeReading(min(better, key=habit), reason)]
-        return [TimeReading(name, "", is_sure=False) for name in names]
+                return [min(better, key=rank_time_name)], reason
+        return names, ""
 
-    ordered = sorted(names, key=habit)
-    if habit(ordered[0]) < habit(ordered[1]):
-        return [TimeReading(ordered[0], "the most common name for a timestamp")]
+    ordered = sorted(names, key=rank_time_name)
+    if rank_time_name(ordered[0]) < rank_time_name(ordered[1]):
+        return ordered[:1], "the most common name for a timestamp"
     first = [n for n in names if all(_comes_before(stamps[n], stamps[m]) for m in names)]
-    if first:
-        return [TimeReading(first[0], "is the first of the timestamps")]
-    return [TimeReading(name, "", is_sure=False) for name in names]
+    return (first[:1], "is the first of the timestamps") if first else (names, "")
 
 
 def _alternates_with_numbers(names: Sequence[str], columns: Sequence[Column]) -> bool:

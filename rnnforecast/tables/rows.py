@@ -19,17 +19,20 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import (
+    HALF_TURN,
     ArrayBuilder,
     Doubles,
     Floats,
     Integers,
     offsets_from_lengths,
-    row_quantiles,
     take_names,
+    wrap_angles,
 )
-from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
+from rnnforecast.data.axis import ELAPSED_UTC, Flags, TimeAxis, format_timestamp, parse_time_us
+from rnnforecast.data.scaling import LARGE_READING, find_value_offsets
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
-from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent
+from rnnforecast.events import Listener, Notice, ProgressEvent, WarningEvent, warn_of_names
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.columns import is_integer, without_empty_tail
 from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import check_memory, thread_map
@@ -52,29 +55,31 @@ _MAX_EXACT = 2.0**53
 """Doubles hold every whole number up to this."""
 MAX_READING = 1e20
 """No sensor reads more; whole numbers of 64 bits are smaller."""
-LARGE_READING = 65_536.0
-"""Below this, float32 is exact to 0.004 or better."""
-_N_EARLIEST = 5
-"""Readings that decide on a value offset: a wild first reading does not, nor a later one."""
 _MIN_CONSTANT = 24
 """Fewer readings are the same by chance."""
 _MOSTLY_FILLED = 0.95
 """What nobody measures stands in this share of rows at least: a sensor may be read rarely."""
-HALF_TURN = 180.0
 
 Codes = NDArray[np.integer]
-Flags = NDArray[np.bool_]
 Chunks = Sequence[NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class ReadContext:
-    """The source that is read, the roles of its columns, the options, and the listener."""
+    """The source that is read, the roles of its columns, options, listener and ranks."""
 
     source: Source
     schema: Schema
     config: DataConfig
     listener: Listener
+    ranks: Ranks = SINGLE_PROCESS
+    tz: str | None = None
+    """Time zone of the stamps, once the rows have been read; None for stamps without one."""
+
+    @property
+    def is_long(self) -> bool:
+        """Whether a column names the series."""
+        return self.schema.series is not None
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,10 @@ class Grid:
         """Number of grid rows of all series, which are the positions of one target."""
         return int(self.lengths.sum())
 
-    def time_at(self, position: int) -> int:
-        """Return the time of a position in microseconds."""
-        series = int(np.searchsorted(self.offsets, position, side="right")) - 1
-        return int(self.start[series] + (position - self.offsets[series]) * self.step_us)
+    def times_at(self, positions: Integers) -> Integers:
+        """Return the times of positions in microseconds."""
+        series = np.searchsorted(self.offsets, positions, side="right") - 1
+        return self.start[series] + (positions - self.offsets[series]) * self.step_us
 
 
 class Stage(Enum):
@@ -190,21 +195,21 @@ class Rows:
             np.maximum.at(newest, codes[seen], times[seen])
         return newest
 
-    def keep_until(self, as_of: str, context: ReadContext, tz: str | None) -> Source:
-        """Drop the rows after a moment, and return a source that locates the others.
+    def keep_until(self, as_of: str, context: ReadContext) -> ReadContext:
+        """Drop the rows after a moment; return a context with a source that locates the others.
 
         Where covariates are known ahead, later rows of series that have begun stay, with nothing
         but those. Raises `NotEnoughDataError` where no row is left.
         """
         self._check(Stage.READ)
-        until_us = parse_time_us(as_of, tz)
+        until_us = parse_time_us(as_of, context.tz)
         is_late = [times > until_us for times in self._times]
         has_begun = np.zeros(self.n_series, np.bool_)
         for codes, late in zip(self._codes, is_late, strict=True):
             has_begun[codes[~late]] = True
 
         if not has_begun.any():
-            first = format_timestamp(min(int(times.min()) for times in self._times), tz)
+            first = format_timestamp(min(int(times.min()) for times in self._times), context.tz)
             raise NotEnoughDataError(
                 f"--as-of {as_of} is before the first reading, {first}",
                 code="too-short",
@@ -219,10 +224,11 @@ class Rows:
             for chunks in (*self._readings.values(), *unknown):
                 for chunk, late in zip(chunks, is_late, strict=True):
                     chunk[late] = np.nan
-        self._select(selected, has_begun, is_long=context.schema.series is not None)
-        return FilteredSource(context.source, selected)
+        return self._select(selected, has_begun, context)
 
-    def _select(self, selected: Sequence[Flags], has_begun: Flags, *, is_long: bool) -> None:
+    def _select(
+        self, selected: Sequence[Flags], has_rows: Flags, context: ReadContext
+    ) -> ReadContext:
         """Drop all other rows and series, a column at a time, and number the series anew."""
 
         def select(chunks: Chunks) -> list[NDArray[Any]]:
@@ -231,14 +237,16 @@ class Rows:
         if self.n_future_rows:
             future = np.concatenate(selected)[self.n_rows - self.n_future_rows :]
             self.n_future_rows = int(np.count_nonzero(future))
-        number = np.cumsum(has_begun) - 1
+        number = np.cumsum(has_rows) - 1
         self._times = select(self._times)
         self._codes = [number[codes] for codes in select(self._codes)]
         for columns in (self._readings, self._covariates):
             for name in columns:
                 columns[name] = select(columns[name])
-        self.value_offsets = {name: x[has_begun] for name, x in self.value_offsets.items()}
-        self.names = list(take_names(self.names, has_begun)) if is_long else self.names
+        self.value_offsets = {name: x[has_rows] for name, x in self.value_offsets.items()}
+        if context.is_long:
+            self.names = list(take_names(self.names, has_rows))
+        return replace(context, source=FilteredSource(context.source, selected))
 
     def constant_targets(self) -> dict[str, str]:
         """Return the targets that never change in any series, with the reason.
@@ -322,14 +330,13 @@ class Rows:
             for i in np.unique(first[0]).tolist():
                 chunks[i][first[1][first[0] == i]] = means[first[0] == i]
 
-    def keep(self, selected: Sequence[Flags], context: ReadContext) -> Source:
-        """Drop the rows that are not selected, and return a source that locates the others."""
+    def keep(self, selected: Sequence[Flags], context: ReadContext) -> ReadContext:
+        """Drop all other rows; return a context with a source that locates those selected."""
         self._check(Stage.CLEANED)
         has_rows = np.zeros(self.n_series, np.bool_)
         for codes, rows in zip(self._codes, selected, strict=True):
             has_rows[codes[rows]] = True
-        self._select(selected, has_rows, is_long=context.schema.series is not None)
-        return FilteredSource(context.source, selected)
+        return self._select(selected, has_rows, context)
 
     def convert(self, axis: TimeAxis) -> None:
         """Replace the times in UTC by those on an axis."""
@@ -406,8 +413,8 @@ class FilteredSource(WrappedSource):
 
 def read_rows(
     context: ReadContext, *, known_offsets: Mapping[str, float]
-) -> tuple[Rows, str | None]:
-    """Read the columns that the schema names; return them with the time zone of the stamps.
+) -> tuple[Rows, ReadContext]:
+    """Read the columns that the schema names; return them, and the context with the time zone.
 
     `known_offsets` are the value offsets of the series that a model knows. Raises `DataError` for a
     reading that is not finite.
@@ -456,12 +463,11 @@ def read_rows(
         time_chunks = tz_localize(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
-    rows.zones = zones
-    rows.signed = targets.signed
+    rows.zones, rows.signed = zones, targets.signed
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
-    return rows, tz
+    return rows, replace(context, tz=tz)
 
 
 def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterator[pa.RecordBatch]:
@@ -499,9 +505,8 @@ def warn_of_similar_names(names: Sequence[str], listener: Listener) -> None:
     for name in names:
         groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
     similar = [repr(name) for group in groups.values() if len(group) > 1 for name in group]
-    if similar:
-        message = "series names that differ only in blanks or case"
-        listener(WarningEvent.for_names("similar-names", message, similar))
+    message = "series names that differ only in blanks or case"
+    warn_of_names("similar-names", message, similar, listener)
 
 
 class SeriesColumn:
@@ -655,9 +660,8 @@ class TargetColumns:
             if self._largest.get(column.name, 0.0) > _MAX_EXACT
             and all(map(is_integer, column.sample))
         ]
-        if rounded:
-            message = "integers above 2^53 lose their last digits"
-            listener(WarningEvent.for_names("lost-digits", message, rounded))
+        message = "integers above 2^53 lose their last digits"
+        warn_of_names("lost-digits", message, rounded, listener)
 
 
 class CovariateColumns:
@@ -703,9 +707,9 @@ class CovariateColumns:
                 hint="omit it, or group its values",
             )
 
-        indices = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
-        numbers = np.array(codes or [0], float)[np.nan_to_num(indices).astype(np.int64)]
-        return np.where(np.isnan(indices), np.nan, numbers)
+        numbers = np.array([*codes, np.nan])
+        code_of_row: Integers = encoded.indices.fill_null(-1).to_numpy()
+        return numbers[code_of_row]
 
 
 def _finite_values(
@@ -740,12 +744,6 @@ def _finite_values(
     )
 
 
-def wrap_angles(degrees: NDArray[Any], low: float = 0.0) -> NDArray[Any]:
-    """Return directions in degrees as those in the turn that begins at `low`."""
-    wrapped: NDArray[Any] = (degrees - low) % (2 * HALF_TURN) + low
-    return wrapped
-
-
 def _mean_directions(
     codes: Sequence[Codes], chunks: Sequence[NDArray[Any]], n_series: int
 ) -> Doubles:
@@ -756,44 +754,4 @@ def _mean_directions(
         angle = np.deg2rad(chunk[seen].astype(np.float64))
         x += np.bincount(code[seen], weights=np.cos(angle), minlength=n_series)
         y += np.bincount(code[seen], weights=np.sin(angle), minlength=n_series)
-    mean: Doubles = wrap_angles(np.rint(np.rad2deg(np.arctan2(y, x))))
-    return mean
-
-
-def find_value_offsets(
-    times: Sequence[Integers],
-    codes: Sequence[Codes],
-    values: Sequence[NDArray[Any]],
-    *,
-    n_series: int,
-) -> Doubles:
-    """`(series,)`: median of each series' five earliest readings where that is large, else 0.
-
-    `times`, `codes` (number of the series) and `values` are chunks, `(row,)` each; missing readings
-    do not count.
-    """
-    largest = np.zeros(n_series)
-    for code, chunk in zip(codes, values, strict=True):
-        np.fmax.at(largest, code, np.abs(chunk))
-    is_candidate = largest >= LARGE_READING
-    offsets = np.zeros(n_series)
-    if not is_candidate.any():
-        return offsets
-
-    # only the readings of candidates are copied and sorted
-    selected = [is_candidate[c] & np.isfinite(v) for c, v in zip(codes, values, strict=True)]
-
-    def select(chunks: Chunks) -> NDArray[Any]:
-        return np.concatenate([c[rows] for c, rows in zip(chunks, selected, strict=True)])
-
-    time, code, value = select(times), select(codes), select(values)
-    order = np.lexsort((time, code))
-    code, value = code[order], value[order]
-    rank = np.arange(len(code)) - np.searchsorted(code, code)
-    is_early = rank < _N_EARLIEST
-    earliest = np.full((n_series, _N_EARLIEST), np.nan)
-    earliest[code[is_early], rank[is_early]] = value[is_early]
-
-    (level,) = row_quantiles(earliest[is_candidate], (0.5,))
-    offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
-    return offsets
+    return wrap_angles(np.rint(np.rad2deg(np.arctan2(y, x))))

@@ -13,8 +13,8 @@ import numpy as np
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
-from rnnforecast.errors import DataError, Location, Proposal, UsageError
-from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
+from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
 from rnnforecast.sources.columns import Column, are_mostly, may_be_years, unit_of
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
@@ -31,9 +31,11 @@ from rnnforecast.tables.evidence import (
 from rnnforecast.tables.roles import (
     CONSTANT,
     MARKED,
+    find_main_times,
+    is_time_name,
     left_out_numbers,
     rank_keys,
-    rank_times,
+    rank_time_name,
     reason_of_text,
     timed_columns,
     zones_of,
@@ -41,7 +43,6 @@ from rnnforecast.tables.roles import (
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
-_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _FEWEST_DIGITS = 2
@@ -234,36 +235,34 @@ def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | Non
     if time.kind == "time" or config.time_format is not None:
         return None
 
-    unit = (config.time_unit or unit_of(time)) if time.kind == "number" else None
-    if unit is None and time.kind == "number":
-        raise DataError(
-            f"the numbers in column {time.name!r}, such as {time.sample[0]}, do not look like "
-            "Unix time",
-            code="time-unit",
-            location=Location(source.name, column=time.name),
-            proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
-            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
-        )
-    if unit is None:
+    if time.kind == "number":
+        unit = config.time_unit or unit_of(time)
+        if unit is not None:
+            return unit
+        code, ways = "time-unit", _ways_to_count(time)
+        numbers = f"the numbers in column {time.name!r}, such as {time.sample[0]},"
+        problem = f"{numbers} do not look like Unix time"
+    else:
+        code, ways = "not-a-time", []
         example = f", such as {time.sample[0]!r}" if time.sample else ""
-        raise DataError(
-            f"cannot parse column {time.name!r} as timestamps{example}",
-            code="not-a-time",
-            location=Location(source.name, column=time.name),
-            proposals=_other_times(source.columns, time),
-            hint="choose the timestamp column, or give the format of its timestamps, --time-format",
-        )
-    return unit
+        problem = f"cannot parse column {time.name!r} as timestamps{example}"
+    raise DataError(
+        problem,
+        code=code,
+        location=Location(source.name, column=time.name),
+        proposals=[*ways, *_other_times(source.columns, time)],
+        hint="choose the timestamp column, or give the format of its timestamps, --time-format",
+    )
 
 
 def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[Proposal]:
     """Return the columns but `time` that hold times, or numbers that count them, as options."""
-    others = [column for column in columns if column is not time]
+    candidates = [column for column in columns if column is not time]
     condition = "if that is the timestamp of the readings"
-    names = [c.name for c in others if c.kind == "time" or (c.kind == "number" and unit_of(c))]
+    names = [c.name for c in candidates if c.kind == "time" or (c.kind == "number" and unit_of(c))]
     proposals = [Proposal(("--time", name), condition) for name in names[:_N_SIMILAR]]
     if not proposals and time is None:
-        counts = (ways for c in others if (ways := _ways_to_count(c)))
+        counts = (ways for c in candidates if (ways := _ways_to_count(c)))
         proposals = [proposal for ways in islice(counts, _N_SIMILAR) for proposal in ways]
     return proposals
 
@@ -349,8 +348,7 @@ def infer_schema(
     }
     empty = list({c.name if c.name.strip() else "": c for c in unused if c.kind == "empty"})
     note_roles(source.name, time.name, series, targets, listener)
-    if empty:
-        listener(WarningEvent.for_names("empty-column", "empty, skipped", empty))
+    warn_of_names("empty-column", "empty, skipped", empty, listener)
     note_left_out(reasons, numbers, listener)
     pairs = (reasons | {time.name: time_reason} | dict.fromkeys(key, series_reason)).items()
     return Schema(time.name, series, targets, unit, covariates=covariates, reasons=tuple(pairs))
@@ -478,22 +476,14 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
     be a sensor. So are numbers with marks.
     """
     constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
-    if constant:
-        message = "never changes, skipped"
-        listener(WarningEvent.for_names("constant-series", message, constant))
+    warn_of_names("constant-series", "never changes, skipped", constant, listener)
     marked = [name for name, reason in reasons.items() if reason.startswith(MARKED)]
-    if marked:
-        message = "numbers with other text, skipped; to forecast them, remove the text"
-        listener(WarningEvent.for_names("marked-numbers", message, marked))
+    message = "numbers with other text, skipped; to forecast them, remove the text"
+    warn_of_names("marked-numbers", message, marked, listener)
     if reasons:
         listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
         more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)
         listener(Notice(f"not used: {', '.join(listed)}{more}"))
-
-
-def infer_time(source: Source, config: DataConfig) -> Column:
-    """Return the time column. Raises `DataError` as `choose_time` does."""
-    return choose_time(source, config)[0]
 
 
 def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
@@ -502,24 +492,16 @@ def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
     Of several columns of times it is the one that readings are taken at; where the cells do not
     tell which, the error names them.
     """
-
-    def rank(column: Column) -> int:
-        name = column.name.strip().casefold()
-        return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
-
     times = [c for c in source.columns if c.kind == "time"]
     if len(times) > 1:
         named = config.named_columns
         return _choose_of_times(source, [c for c in times if c.name not in named] or times, config)
+    called_times = [c for c in source.columns if is_time_name(c.name)]
     if not times and (config.time_unit or config.time_format):
-        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
-    times = times or [
-        c
-        for c in source.columns
-        if c.kind == "number" and rank(c) < len(_TIME_NAMES) and unit_of(c) is not None
-    ]
+        times = called_times
+    times = times or [c for c in called_times if c.kind == "number" and unit_of(c) is not None]
     if times:
-        return min(times, key=rank), ""
+        return min(times, key=lambda column: rank_time_name(column.name)), ""
 
     names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
     texts = [c for c in source.columns if c.kind == "text" and are_mostly(_has_digits, c.sample)]
@@ -554,11 +536,10 @@ def _choose_of_times(
         for c in times[:_N_LISTED]
     }
     stamps = time_evidence(source, readers) or {c.name: np.zeros(0, np.int64) for c in times}
-    readings = rank_times(stamps, source.columns, _TIME_NAMES)
-    if readings[0].is_sure:
-        return next(c for c in times if c.name == readings[0].name), readings[0].reason
+    names, reason = find_main_times(stamps, source.columns)
+    if len(names) == 1:
+        return next(c for c in times if c.name == names[0]), reason
 
-    names = [reading.name for reading in readings]
     raise DataError(
         f"{join_names(list(map(repr, names)), 5)} contain timestamps, and each could be the "
         "time of the readings",
@@ -632,17 +613,14 @@ def _infer_series(
         return ",".join(best.key) or None, best.reason
 
     check_units(evidence, source.name, best.key)
-    listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
-    proposals = [
-        Proposal(("--series", ",".join(r.key)), "if each of its values is a separate sensor")
-        for r in readings
-        if r.key
-    ]
-    if not all(r.key for r in readings):
+    keys = [",".join(reading.key) for reading in readings if reading.key]
+    condition = "if each of its values is a separate sensor"
+    proposals = [Proposal(("--series", key), condition) for key in keys]
+    if len(keys) < len(readings):
         reason = "if it is a status or a note of one sensor"
         proposals.append(Proposal(("--id-from-columns",), reason))
     raise DataError(
-        f"column {listed} may or may not name the series: {best.reason}",
+        f"column {' or '.join(map(repr, keys))} may or may not name the series: {best.reason}",
         code="ambiguous-roles",
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,
@@ -764,13 +742,13 @@ def _ways_to_numbers(column: Column) -> list[Proposal]:
     for mark in marks:
         texts = {cell: None for cell in cells if not is_number(cell, mark)}
         if len(texts) <= _N_SIMILAR:
-            missing = [option_word for text in texts for option_word in ("--na-values", text)]
             options = () if texts and mark == "." else ("--decimal", mark)
-            condition = f"if {mark!r} is the decimal mark" if options else ""
-            meaning = f"{' and '.join(map(repr, texts))} mean{'s' * (len(texts) == 1)} missing"
+            conditions = [f"{mark!r} is the decimal mark"] if options else []
             if texts:
-                condition = f"{condition}, and {meaning}" if condition else f"if {meaning}"
-            proposals.append(Proposal((*options, *missing), condition))
+                listed = " and ".join(map(repr, texts))
+                conditions.append(f"{listed} mean{'s' * (len(texts) == 1)} missing")
+            missing = option_for_each("--na-values", texts)
+            proposals.append(Proposal((*options, *missing), f"if {', and '.join(conditions)}"))
     return proposals
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Panel
 from rnnforecast.tables.quality import RunLengths
-
-Flags = NDArray[np.bool_]
 
 _MIN_ROWS = 24
 """A shorter series does not show what its usual jumps are."""
@@ -47,11 +45,9 @@ reading, such as a kettle's."""
 def find_spikes(panel: Panel) -> RunLengths:
     """Return the spikes of all series, as runs of one or two readings.
 
-    A spike leaves and returns, by twice the largest of the other jumps of its series: its size is
-    the smaller of the jumps to and from it. And either these or the distances from the median must
-    have light tails compared with it: a sensor whose jumps differ by factors, such as a gust of
-    wind or a power draw, needs a larger one than a pressure. A jump over missing readings is not
-    compared with; the first and the last reading are never spikes, nor is one between two gaps.
+    A spike leaves and returns by twice the largest of the other jumps of its series, and more where
+    jumps differ by factors, as those of wind or of a power draw do. The first and the last reading
+    are never spikes, nor is one between two gaps.
     """
     spikes: list[tuple[int, int, int]] = []
     for number in np.flatnonzero(panel.lengths >= _MIN_ROWS).tolist():
@@ -115,8 +111,7 @@ def _order_of_largest(values: Doubles, n: int) -> Integers:
     largest = np.arange(len(values))
     if n < len(values):
         largest = np.argpartition(-values, n)[:n]
-    order: Integers = largest[np.argsort(-values[largest], kind="stable")]
-    return order
+    return largest[np.argsort(-values[largest], kind="stable")]
 
 
 def _largest(

@@ -1,23 +1,48 @@
-"""How the times of rows follow each other: steps between them, and times ahead of the clock."""
+"""How the times of rows follow each other: their steps, changes of these, times out of order."""
 
 from __future__ import annotations
 
+import math
 import time
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from rnnforecast.data.arrays import Integers
-from rnnforecast.data.axis import DAY_US, HOUR_US, WALL_CLOCK, TimeAxis
-from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.data.axis import DAY_US, HOUR_US, WALL_CLOCK, TimeAxis, format_timestamp
+from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import WarningEvent
 from rnnforecast.parallel import Ranks
 from rnnforecast.sources.files import thread_map
+from rnnforecast.tables.bins import SAME_STEP, pace_of_stretches
 from rnnforecast.tables.rows import Codes, ReadContext, Rows
-from rnnforecast.units import MONTH_US, describe_duration, format_duration
+from rnnforecast.units import MONTH_US, describe_duration, format_duration, parse_duration_us
 
+USUAL_STEPS_US = tuple(
+    parse_duration_us(f"{count}{unit}")
+    for unit, counts in {
+        "s": (1, 2, 5, 10, 15, 30),
+        "m": (1, 2, 5, 10, 15, 20, 30),
+        "h": (1, 2, 3, 4, 6, 12),
+        "d": (1, 7),
+    }.items()
+    for count in counts
+)
+_OTHER_STEP = 1.4
+"""A step that is longer by this factor is another one."""
+_MIN_STRETCHES = 0.7
+"""Share of the steps that lie in stretches where a step has changed."""
+_SAME_LEVEL = 0.2
+"""Levels of sums follow their step to this share."""
+_GAP_FACTOR = 20
+"""A time between two readings that is longer than this many medians is a gap."""
+_MAX_EMPTY_SHARE = 0.1
+"""Share of the steps that may be empty where a step fits."""
+SAME_OWN_STEP = 0.1
+"""Steps of a slow sensor may differ by this share: months do."""
 _N_SORTED_SERIES = 32
 """Series that are sorted to find the step, where rows are not in the order of time."""
 _MAX_STEPS = 1 << 21
@@ -112,7 +137,7 @@ class StepCounts:
             return step
 
         # the coarsest unit that changes the step by less than one percent
-        for unit in (3_600_000_000, 60_000_000, 1_000_000, 100_000, 1_000):
+        for unit in (HOUR_US, 60_000_000, 1_000_000, 100_000, 1_000):
             rounded = round(median / unit) * unit
             if rounded and abs(rounded - median) < 0.01 * median:
                 return int(rounded)
@@ -245,13 +270,143 @@ def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
     return StepCounts.merge([StepCounts(lengths, counts) for lengths, counts in arrays])
 
 
-def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+@dataclass(frozen=True)
+class SortedSteps:
+    """The times from one row to the next of its series, `(step,)`, sorted by series and time."""
+
+    length: Integers
+    """Microseconds, above 0."""
+    series: Integers
+    begin: Integers
+    """Number of the row at which each begins, in the order of the file."""
+    end: Integers
+
+    @classmethod
+    def of(cls, rows: Rows) -> SortedSteps:
+        """Compare all rows."""
+        time, series = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
+        order = np.arange(len(time))
+        if (np.diff(series) != 0).any() or (np.diff(time) < 0).any():
+            order = np.lexsort((time, series))
+        length = np.diff(time[order])
+        is_step = (length > 0) & (np.diff(series[order]) == 0)
+        return cls(
+            length[is_step], series[order][1:][is_step], order[:-1][is_step], order[1:][is_step]
+        )
+
+
+def check_step_change(rows: Rows, context: ReadContext, step_us: int, *, min_share: float) -> None:
+    """Raise `DataError` where series have stretches of another step than `step_us`, too.
+
+    Nothing is raised where such stretches take less than `min_share` of the time of their series.
+    """
+    steps = SortedSteps.of(rows)
+    pace = pace_of_stretches(steps.length.astype(np.float64), steps.series)
+    is_step = np.abs(pace - step_us) <= SAME_STEP * step_us
+    is_other = (pace >= _OTHER_STEP * step_us) | (pace * _OTHER_STEP <= step_us)
+    both = np.intersect1d(steps.series[is_step], steps.series[is_other])
+    has_both = np.isin(steps.series, both)
+    is_other, is_step = is_other & has_both, is_step & has_both
+    is_regular = is_other | is_step
+    total = float(steps.length[is_regular].sum())
+    if not is_other.any() or steps.length[is_other].sum() < min_share * total:
+        return
+    if np.count_nonzero(is_regular) < _MIN_STRETCHES * np.count_nonzero(has_both):
+        return
+
+    # the other step is the one that takes most of the time
+    paces, index = np.unique(np.rint(pace[is_other]).astype(np.int64), return_inverse=True)
+    times = np.bincount(index, weights=steps.length[is_other])
+    other_us = int(paces[np.argmax(times)])
+    if abs(usual_step(other_us) - other_us) <= SAME_OWN_STEP * other_us:  # it jitters
+        other_us = usual_step(other_us)
+    stretch = np.flatnonzero(is_regular)
+    changes = np.flatnonzero(
+        (is_other[stretch[1:]] != is_other[stretch[:-1]])
+        & (steps.series[stretch[1:]] == steps.series[stretch[:-1]])
+    )
+    row = int(steps.begin[stretch[changes[0] + 1]])
+    first, second = (step_us, other_us)[:: -1 if is_other[stretch[changes[0]]] else 1]
+    at = format_timestamp(int(np.concatenate(rows.times)[row]), context.tz)
+    times_text = "" if len(changes) == 1 else f", the first of {len(changes)} changes"
+    coarse_us, fine_us = max(step_us, other_us), min(step_us, other_us)
+    is_fine, is_coarse = (is_step, is_other) if step_us <= other_us else (is_other, is_step)
+    raise DataError(
+        f"the step changes from {format_duration(first)} to {format_duration(second)} at {at}"
+        f"{times_text}",
+        code="step-change",
+        location=context.source.location(row, context.schema.time),
+        proposals=_common_steps(
+            rows, steps.end[is_coarse], steps.end[is_fine], coarse_us, fine_us / coarse_us
+        ),
+        hint="or remove the rows of one step",
+    )
+
+
+def _common_steps(
+    rows: Rows, coarse: Integers, fine: Integers, step_us: int, ratio: float
+) -> list[Proposal]:
+    """Return how to bring all rows to the coarser step, by the levels of both stretches.
+
+    `ratio` is the finer step by the coarser one: where the level falls by as much, readings are
+    sums of their step.
+    """
+    summed: list[str] = []
+    averaged: list[str] = []
+    for target, offsets in rows.value_offsets.items():
+        codes = np.concatenate(rows.codes)
+        values = np.concatenate(rows.readings(target)).astype(np.float64) + offsets[codes]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no reading at one of the steps
+            level = np.nanmean(values[fine]) / np.nanmean(values[coarse])
+        is_sum = abs(level - ratio) <= _SAME_LEVEL * ratio
+        (summed if is_sum else averaged).append(target)
+
+    freq = ("--freq", abbreviate(step_us))
+    mean = Proposal((*freq, "--agg", "mean"), "if the readings are levels")
+    if not summed:
+        return [replace(mean, condition="to use one step for all")]
+    if not averaged:
+        return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
+    rules = option_for_each("--agg", [f"{name}=sum" for name in summed])
+    return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
+
+
+def abbreviate(step_us: int) -> str:
+    """Return a step as an option takes it: `15min`."""
+    return format_duration(step_us).replace(" ", "")
+
+
+def usual_step(step_us: float) -> int:
+    """Return the usual step that is nearest."""
+    return min(USUAL_STEPS_US, key=lambda candidate: abs(math.log(candidate / step_us)))
+
+
+def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
+    """Return the shortest usual step near the median, or longer, that leaves few steps empty.
+
+    `lengths` and `counts` are a histogram of the times between readings. Times without readings
+    that are far longer than the median are gaps, whatever the step.
+    """
+    is_usual = lengths <= _GAP_FACTOR * median_us
+    lengths, counts = lengths[is_usual], counts[is_usual]
+    nearest = usual_step(median_us)
+
+    for step_us in USUAL_STEPS_US:
+        n_empty = (np.maximum(lengths / step_us - 1, 0) * counts).sum()  # wherever steps begin
+        n_steps = (lengths * counts).sum() / step_us
+        if step_us >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
+            return step_us
+    return nearest
+
+
+def check_future(rows: Rows, step_us: int, context: ReadContext) -> None:
     """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
 
     A time without a zone is in the future only if it is so in every zone. Rows without a reading
     may be in the future: they hold covariates that are known ahead.
     """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else MAX_UTC_OFFSET_US)
+    now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if context.tz is None else 0)
     n_before = n_early = 0
     for i, times in enumerate(rows.times):
         is_late = times > now_us
@@ -278,14 +433,12 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
         context.listener(WarningEvent("future", message, n_early))
 
 
-def check_jumps_back(
-    rows: Rows, backward: Integers, step_us: int, context: ReadContext, *, tz: str | None
-) -> None:
+def check_jumps_back(rows: Rows, backward: Integers, step_us: int, context: ReadContext) -> None:
     """Raise `DataError` where each midnight has the date of the day before.
 
     Warns where a clock seems to have been reset: the time goes back far, and seldom.
     """
-    n_late, row = _midnights_before_their_days(rows, backward, step_us, tz)
+    n_late, row = _midnights_before_their_days(rows, backward, step_us, context.tz)
     ends_day = Proposal(("--midnight", "end"), "if 00:00 ends its date, as 24:00 does")
     if n_late >= _MIDNIGHTS and context.config.midnight is None:
         problem = "each midnight has the date of the day that it ends"
@@ -336,17 +489,21 @@ def _midnights_before_their_days(
     if not ((backward < DAY_US) & (backward >= DAY_US - longest_us)).any():
         return 0, 0
 
-    codes = np.concatenate(rows.codes)
-    order = np.argsort(codes, kind="stable")
-    times, codes = np.concatenate(rows.times)[order], codes[order]
-    clock = times if tz is None else TimeAxis(tz, WALL_CLOCK).from_utc(times)
-    is_midnight = clock % DAY_US == 0
+    order, times, codes = _by_series(rows)
+    is_midnight = TimeAxis(tz, WALL_CLOCK).from_utc(times) % DAY_US == 0
     moves = np.where(np.diff(codes) == 0, np.diff(times), 0)
     lag, lead = np.append(0, moves) + DAY_US, np.append(moves, 0) - DAY_US
     is_late = is_midnight & (lag > 0) & (lag <= longest_us) & (lead >= 0) & (lead <= longest_us)
     n_late = int(np.count_nonzero(is_late))
     are_most = n_late >= _MOST_MIDNIGHTS * np.count_nonzero(is_midnight)
     return (n_late, int(order[np.argmax(is_late)])) if are_most else (0, 0)
+
+
+def _by_series(rows: Rows) -> tuple[Integers, Integers, Codes]:
+    """Return the rows, their times and their codes, `(row,)`, series by series."""
+    codes = np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    return order, np.concatenate(rows.times)[order], codes[order]
 
 
 def _row_of_another_year(rows: Rows, backward: Integers, step_us: int) -> int | None:
@@ -359,9 +516,7 @@ def _row_of_another_year(rows: Rows, backward: Integers, step_us: int) -> int | 
     if not np.isin(backward + step_us, years).any():
         return None
 
-    codes = np.concatenate(rows.codes)
-    order = np.argsort(codes, kind="stable")
-    times, codes = np.concatenate(rows.times)[order], codes[order]
+    order, times, codes = _by_series(rows)
     moves = np.diff(times) - step_us
     is_jump = np.isin(np.abs(moves), years) & (np.diff(codes) == 0)
     jumps = np.flatnonzero(is_jump)
@@ -379,10 +534,10 @@ def check_not_coarser(steps: StepCounts, step_us: int, context: ReadContext) -> 
     if own_us is None or is_trained or config.freq is None or config.hold is not None:
         return
     actual, named = (format_duration(us) for us in (own_us, step_us))
-    proposals = [Proposal(("--freq", actual.replace(" ", "")), "to keep the step of the readings")]
+    proposals = [Proposal(("--freq", abbreviate(own_us)), "to keep the step of the readings")]
     if not config.counter and not any(rule.rpartition("=")[2] == "sum" for rule in config.agg):
-        options = ("--hold", actual.replace(" ", ""))
-        proposals.append(Proposal(options, "if each reading holds until the next one"))
+        condition = "if each reading holds until the next one"
+        proposals.append(Proposal(("--hold", abbreviate(own_us)), condition))
     raise DataError(
         f"--freq is {named}, but the readings come every {actual}",
         code="finer-freq",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import WALL_CLOCK, TimeAxis, time_zone
+from rnnforecast.data.axis import DAY_US, WALL_CLOCK, Flags, TimeAxis, time_zone
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, count_decimals
@@ -63,7 +63,6 @@ _DECIMAL_MONTH = re.compile(r"\s*\d{4}\.\d{1,2}\s*")
 """A year and a month as a number, in which 1990.1 is October, but in ISO 8601 January."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
-_DAY_US = 86_400_000_000
 _MAX_FORMS = 3
 """Forms of stamps that are offered at once."""
 _END_OF_SECOND_US = 999_000
@@ -158,7 +157,7 @@ def _check_zone_names(column: Column, source: str) -> None:
     )
 
 
-_HISTORY, _MIN_HISTORY = ("1700", "1900"), 20
+_HISTORY, _MIN_HISTORY = (1700, 1900), 20
 """Years, and how many different stamps must lie in them, of readings that begin before 1900."""
 
 
@@ -168,16 +167,10 @@ class TimestampReader:
 
     source: Source
     schema: Schema
+    config: DataConfig
+    column: Column
     zone: Zone
-    is_typed: bool
     parser: TimestampParser
-    years: tuple[int, int]
-    """First year that a stamp may lie in, and the first year after them."""
-    clamps_leap_seconds: bool
-    sample: tuple[str, ...] = ()
-    """The first stamps, as text."""
-    midnight_ends_day: bool = False
-    """Whether 00:00 is the end of its date, as 24:00 is."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     offsets: dict[int, list[Integers]] = field(default_factory=dict)
@@ -193,17 +186,14 @@ class TimestampReader:
         if not column.is_typed and column.kind == "time" and config.tz is None:
             _check_zone_names(column, source.name)
         parser = TimestampParser(zone.is_aware, config.time_format)
-        clamps = config.leap_second == "clamp"
-        ends, stamps = config.midnight == "end", column.sample
-        is_typed = column.is_typed
-        return cls(source, schema, zone, is_typed, parser, config.years, clamps, stamps, ends)
+        return cls(source, schema, config, column, zone, parser)
 
     @property
     def arrow_type(self) -> pa.DataType:
         """Type to read the column as; text that is not ISO 8601 comes as text nevertheless."""
-        has_offsets = self._notes_offsets and not self.is_typed
+        has_offsets = self._notes_offsets and not self.column.is_typed
         is_date = self.schema.epoch_unit is None and self.parser.format is None
-        if self.is_typed or (is_date and not has_offsets):
+        if self.column.is_typed or (is_date and not has_offsets):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -223,35 +213,21 @@ class TimestampReader:
             times = np.asarray(array.cast(pa.int64()).to_numpy())
             if array.type.tz is not None and not self.zone.is_aware:
                 self.n_aware.append(len(times))
-        elif self.schema.epoch_unit == EXCEL:
-            times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
-        elif self.schema.epoch_unit == YEAR:
-            times = _from_years(array.to_numpy(zero_copy_only=False), self.sample)
-        elif self.schema.epoch_unit == TICKS:  # doubles hold them to about 10 microseconds
-            ticks = array.to_numpy(zero_copy_only=False)
-            times = _rounded(np.rint((ticks - TICKS_1970) / 1000) * 100)
         elif self.schema.epoch_unit:
-            factor = EPOCH_UNITS_US[self.schema.epoch_unit]
-            times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
+            numbers = array.to_numpy(zero_copy_only=False)
+            times = _from_numbers(numbers, self.schema.epoch_unit, self.column.sample)
         else:
             times = self._parse_texts(array, n_before)
 
-        if self.midnight_ends_day and not self.repairs["hour-24"]:
-            clock = (
-                TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
-                if self.zone.is_aware
-                else times
-            )
-            times = np.where(clock % _DAY_US == 0, times + _DAY_US, times)
+        if self.config.midnight == "end" and not self.repairs["hour-24"]:
+            clock = TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
+            times = np.where(clock % DAY_US == 0, times + DAY_US, times)
 
-        begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
-        is_outside = (times < begin_us) | (times >= end_us)
+        is_outside = ~_are_in_years(times, self.config.years)
         if is_outside.any() and not self._is_history(times[is_outside]):
-            first, end = self.years
+            first, end = self.config.years
             row = int(np.argmax(is_outside))
-            year = (
-                int(times[row].astype("datetime64[us]").astype("datetime64[Y]").astype(int)) + 1970
-            )
+            year = 1970 + int(times[row].view("datetime64[us]").astype("datetime64[Y]").astype(int))
             years = f"{min(first, year):04d}:{max(end, year + 1)}"
             raise self._error(
                 f"a timestamp is outside the years {first} to {end}",
@@ -268,9 +244,8 @@ class TimestampReader:
 
         What loggers write for no time, such as 1899-12-31, is one stamp or a few.
         """
-        begin_us, end_us = (np.datetime64(year, "us").astype(np.int64) for year in _HISTORY)
-        is_inside = ((times >= begin_us) & (times < end_us)).all()
-        return bool(is_inside) and len(np.unique(times)) >= _MIN_HISTORY
+        is_history = bool(_are_in_years(times, _HISTORY).all())
+        return is_history and len(np.unique(times)) >= _MIN_HISTORY
 
     def _parse_texts(self, array: pa.Array, n_before: int) -> Integers:
         """Parse a batch of texts; raise `DataError` for one that is no time, or of another kind."""
@@ -306,7 +281,7 @@ class TimestampReader:
                 n_before + int(np.argmax(parsed.is_mixed)),
                 hint="write the offset, such as +01:00 or Z, in every row or in none",
             )
-        if parsed.repairs["leap-second"] and not self.clamps_leap_seconds:
+        if parsed.repairs["leap-second"] and self.config.leap_second != "clamp":
             has_leap_second = [_LEAP_SECOND.search(str(text)) is not None for text in array]
             raise self._error(
                 "a timestamp is a leap second",
@@ -361,7 +336,7 @@ class TimestampReader:
             times = parsed.times[rows[minutes[rows] == offset]]
             self.offsets.setdefault(offset, []).append(times)
 
-    def _not_a_time(self, array: pa.Array, is_bad: NDArray[np.bool_], n_before: int) -> DataError:
+    def _not_a_time(self, array: pa.Array, is_bad: Flags, n_before: int) -> DataError:
         """Return an error that names the first bad text, and the format of the good ones."""
         n_bad, first = int(is_bad.sum()), int(np.argmax(is_bad))
         text, column = str(array[first]), self.schema.time
@@ -412,19 +387,33 @@ class TimestampReader:
         return DataError(message, code=code, location=location, hint=hint, proposals=proposals)
 
 
-def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
-    """Convert days of a spreadsheet to microseconds since 1970.
+def _are_in_years(times: Integers, years: tuple[int, int]) -> Flags:
+    """Tell which times are in the years from the first one until before the second one."""
+    begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in years)
+    return (times >= begin_us) & (times < end_us)
 
-    They are written with a few decimals, as in `texts`: 45292.0417 is one o'clock. Where all may
-    have been whole hours, minutes or seconds before, they become so.
+
+def _from_numbers(numbers: Doubles, unit: str, texts: Sequence[str]) -> Integers:
+    """Convert numbers that count time, the first of which are `texts`, to microseconds since 1970.
+
+    Days of a spreadsheet are written with a few decimals: 45292.0417 is one o'clock.
     """
-    return _from_days(days - _EXCEL_1970, 0.5 * 10.0 ** -count_decimals(texts))
+    if unit == EXCEL:
+        return _from_days(numbers - _EXCEL_1970, 0.5 * 10.0 ** -count_decimals(texts))
+    if unit == YEAR:
+        return _from_years(numbers, texts)
+    if unit == TICKS:  # doubles hold them to about 10 microseconds
+        return _rounded(np.rint((numbers - TICKS_1970) / 1000) * 100)
+    return _rounded(numbers * EPOCH_UNITS_US[unit])
 
 
 def _from_days(days: Doubles, error: float) -> Integers:
-    """Convert days since 1970, which may be off by so much, to microseconds."""
-    error_s = max(error * _DAY_US / 1e6, _EXCEL_ERROR_S)
-    seconds = days * _DAY_US / 1e6
+    """Convert days since 1970, which may be off by so much, to microseconds.
+
+    Where all may have been whole hours, minutes or seconds before, they become so.
+    """
+    error_s = max(error * DAY_US / 1e6, _EXCEL_ERROR_S)
+    seconds = days * DAY_US / 1e6
     for unit in _EXCEL_UNITS:
         rounded = np.rint(seconds / unit) * unit
         if np.abs(rounded - seconds).max(initial=0.0) <= error_s + _EXCEL_ERROR_S:
@@ -474,8 +463,7 @@ def _to_periods(values: Doubles, sample: Doubles) -> Integers:
     What is a little before a start, by rounding, is at it.
     """
     is_at_start = np.cos(2 * np.pi * sample).mean() >= 0
-    periods: Integers = (np.rint(values) if is_at_start else np.floor(values)).astype(np.int64)
-    return periods
+    return (np.rint(values) if is_at_start else np.floor(values)).astype(np.int64)
 
 
 def _rounded(times_us: Doubles) -> Integers:
@@ -484,21 +472,21 @@ def _rounded(times_us: Doubles) -> Integers:
     return np.where(is_time, np.rint(times_us), -_END_OF_TIME_US).astype(np.int64)
 
 
-class AmbiguousDateError(ValueError):
-    """Every stamp can be read in several forms, such as with day and month either way round."""
+class UnclearFormError(ValueError):
+    """Stamps can be read in several forms, as that of one row shows."""
 
-    def __init__(self, forms: Sequence[StampForm]) -> None:
+    def __init__(self, forms: Sequence[StampForm], row: int = 0) -> None:
         super().__init__("the format of the timestamps is ambiguous")
         self.forms = tuple(forms)
-
-
-class UnknownHalfError(ValueError):
-    """Hours are from 1 to 12 in every stamp, beside a text that may mean a half of the day."""
-
-    def __init__(self, forms: Sequence[StampForm], row: int) -> None:
-        super().__init__("the half of the day is unknown")
-        self.forms = tuple(forms)
         self.row = row
+
+
+class AmbiguousDateError(UnclearFormError):
+    """Day, month and year may be exchanged."""
+
+
+class UnknownHalfError(UnclearFormError):
+    """Hours are from 1 to 12, beside a text that may mean a half of the day."""
 
 
 class Parsed(NamedTuple):
@@ -506,9 +494,9 @@ class Parsed(NamedTuple):
 
     times: Integers
     """Microseconds; of a bad text any number."""
-    is_bad: NDArray[np.bool_]
+    is_bad: Flags
     """The text is no time."""
-    is_mixed: NDArray[np.bool_]
+    is_mixed: Flags
     """The text has an offset where those of the column have none, or the other way round."""
     texts: pa.Array
     """The texts in ISO 8601, or in the user's format."""
@@ -574,7 +562,7 @@ class TimestampParser:
         if is_leap.any():
             repaired = repaired.str.replace(_LEAP_SECOND, ":59", regex=True)
             repairs["leap-second"] += int(is_leap.sum())
-        addend_us = is_midnight * _DAY_US + is_leap * _END_OF_SECOND_US
+        addend_us = is_midnight * DAY_US + is_leap * _END_OF_SECOND_US
 
         pattern = "ISO8601" if form is not None or self.format is None else self.format
         parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)
@@ -665,8 +653,8 @@ def days_in_order(
         return times
     swapped = list(map(_exchange_early_days, times))
     n_swapped = sum(int(np.count_nonzero(a != b)) for a, b in zip(times, swapped, strict=True))
-    is_early = all((_day_of_month(chunk) <= _MONTHS).all() for chunk in times)
-    if is_early or not n_swapped or _count_turns(swapped, codes):
+    days = (pd.DatetimeIndex(chunk.view("datetime64[us]")).day for chunk in times)
+    if all((day <= _MONTHS).all() for day in days) or not n_swapped or _count_turns(swapped, codes):
         return times
 
     message = "day and month were exchanged in dates up to the twelfth of a month, as the order of "
@@ -687,21 +675,14 @@ def _count_turns(times: list[Integers], codes: Sequence[NDArray[np.integer]]) ->
     return min(n_back, n_ahead)
 
 
-def _day_of_month(times: Integers) -> Integers:
-    days = (times // _DAY_US).astype("datetime64[D]")
-    since_first = days - days.astype("datetime64[M]").astype("datetime64[D]")
-    day: Integers = since_first.astype(np.int64) + 1
-    return day
-
-
 def _exchange_early_days(times: Integers) -> Integers:
     """Exchange day and month of times on days up to the twelfth."""
-    day, month = _day_of_month(times), (times // _DAY_US).astype("datetime64[D]").astype("M8[M]")
+    stamps = times.view("datetime64[us]")
+    day, month = pd.DatetimeIndex(stamps).day.to_numpy(), stamps.astype("datetime64[M]")
     number = month.astype(np.int64) % _MONTHS
     dates = (month - number + day - 1).astype("datetime64[D]") + number
-    exchanged = dates.astype(np.int64) * _DAY_US + times % _DAY_US
-    swapped: Integers = np.where(day <= _MONTHS, exchanged, times)
-    return swapped
+    exchanged = dates.astype(np.int64) * DAY_US + times % DAY_US
+    return np.where(day <= _MONTHS, exchanged, times)
 
 
 def _standard_offset(time: pd.Timestamp, tz: str) -> str:
@@ -722,7 +703,7 @@ def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
 
 def _first_passes(
     wall: Integers, series: NDArray[np.integer], repeated: Integers
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Flags, Flags]:
     """Tell which rows of hours that occur twice lie in the first one, and which may be in both.
 
     `wall` and `series`, `(row,)`, are in the order of the clock; `repeated` are rows in such hours.

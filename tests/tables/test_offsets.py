@@ -9,11 +9,11 @@ import pytest
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.scaling import LARGE_READING, find_value_offsets
 from rnnforecast.data.windows import add_base, make_past
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from rnnforecast.tables.grid import read_panel
-from rnnforecast.tables.rows import LARGE_READING, find_value_offsets
 from rnnforecast.tables.schema import infer_schema
 from tests.builders import make_panel
 
