@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
-from fnmatch import fnmatch, fnmatchcase
+from fnmatch import fnmatchcase
 from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import TypeVar
@@ -503,11 +503,10 @@ def _would_match(source: str, path: Path) -> bool:
 
     # Links are resolved in the folders before the first wildcard, and in those of the path.
     folder, pattern = _split_local_pattern(Path(source))
-    base = folder.resolve()
-    resolved = path.parent.resolve() / path.name
-    if "**" in pattern:
-        return resolved.is_relative_to(base) and fnmatch(resolved.name, pattern[-1])
-    return resolved.match(str(Path(glob.escape(str(base)), *pattern)))
+    base, resolved = folder.resolve(), path.parent.resolve() / path.name
+    if not resolved.is_relative_to(base):
+        return False
+    return matches_pattern(resolved.relative_to(base).parts, pattern)
 
 
 def _local_files_of(source: str) -> Iterator[Path]:

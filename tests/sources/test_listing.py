@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import errno
 import glob
+import itertools
 import os
 import random
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
-from rnnforecast.errors import DataError, WriteError
-from rnnforecast.sources.files import expand_path
+from rnnforecast.errors import DataError, UsageError, WriteError
+from rnnforecast.sources.files import check_spared, expand_path
 from rnnforecast.storage.durable import check_file, check_not_overwriting
 from tests.builders import another_user
 
@@ -102,6 +104,20 @@ def test_patterns_match_what_glob_matches(tmp_path):
         expected = {path for path in expected if path.is_file()}
         if expected and not Path(text).exists():
             assert {path for path in expand_path(text) if path.is_file()} == expected, pattern
+
+
+def test_an_output_is_refused_if_and_only_if_a_pattern_would_read_it(tmp_path):
+    names = ("a/x.csv", "a/b/y.csv", "b/a/z.csv", "a/.x.csv", ".h/x.csv", "x.csv", "a/x.jsonl")
+    patterns = ("*.csv", "a/*.csv", "a/**/b/*.csv", "**/*.csv", "a/.*", "*/*/*", "**/b/**/*.csv")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    for name, pattern in itertools.product(names, patterns):
+        output, text = tmp_path / name, str(tmp_path / pattern)
+        output.touch()
+        is_read = str(output) in glob.glob(text, recursive=True)  # noqa: PTH207
+        output.unlink()
+        with pytest.raises(UsageError) if is_read else nullcontext():
+            check_spared(output, text, "the readings")
 
 
 @needs_root
