@@ -191,13 +191,10 @@ def scatter(
 
     sums = np.bincount(all_positions, weights=values, minlength=len(out))
     counts = np.bincount(all_positions, minlength=len(out))
+    added = 0.0 if keep == "mean" or offset is None else (counts - 1) * offset  # one stays off
     with np.errstate(invalid="ignore"):
-        out[:] = np.where(counts > 0, sums / (counts if keep == "mean" else 1), np.nan)
-    if keep == "sum" and offset is not None:  # n offsets are added, and one stays subtracted
-        for position, chunk in zip(positions, chunks, strict=True):
-            seen_positions = position[np.isfinite(chunk)]
-            np.add.at(out, seen_positions, offset[seen_positions])
-        out -= offset
+        values = sums / (counts if keep == "mean" else 1) + added
+        out[:] = np.where(counts > 0, values, np.nan)
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,13 @@ def test_every_series_of_a_long_table_has_its_own_base():
     np.testing.assert_array_equal(own(panel, 1), 5e8 + np.arange(200.0))
 
 
+def test_sums_of_large_readings_are_rounded_once():
+    readings = 1e6 + np.round(np.random.default_rng(0).normal(0, 50, 5760), 1)
+    sums = own(panel_of(table(5760, x=readings), freq="1d", agg=("sum",)))
+    expected = readings.reshape(-1, 24).sum(1)
+    np.testing.assert_allclose(sums, expected, atol=np.spacing(np.float32(expected.max())))
+
+
 def test_the_base_is_the_median_of_the_earliest_readings():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 7, 5000).astype(np.int32)
