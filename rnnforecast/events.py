@@ -201,3 +201,24 @@ class Recorder:
                 return
             self.warnings.append(event)
         self.listener(event)
+
+
+class ProgressReporter:
+    """Counts steps, and passes events on to a listener."""
+
+    def __init__(self, listener: Listener, name: str, total: int, *, done: int = 0) -> None:
+        self._listener, self._name, self._total, self._done = listener, name, total, done
+
+    def report(self, event: Event | None) -> None:
+        """Pass an event on, if there is one."""
+        if event is not None:
+            self._listener(event)
+
+    def advance(self) -> None:
+        """Report one more step."""
+        self._done += 1
+        self._listener(ProgressEvent(self._name, self._done, self._total))
+
+    def finish(self) -> None:
+        """Report the end, also where members have stopped early."""
+        self._listener(ProgressEvent(self._name, self._total, self._total))

@@ -56,6 +56,8 @@ class MemberSpec:
     """Whether the member sees the covariates."""
     is_trained: bool = True
     """Whether it learns from these readings; else it stays as it was built in."""
+    is_drawn: bool = False
+    """Whether it begins with drawn weights where others begin with the built-in ones."""
 
     def __str__(self) -> str:
         """Describe the member as `rnnforecast show` prints it."""
@@ -64,6 +66,7 @@ class MemberSpec:
         parts += [f"segments of {self.segment}"]
         parts += ["with covariates"] * self.covariates
         parts += ["built in, not trained on this data"] * (not self.is_trained)
+        parts += ["trained from scratch"] * self.is_drawn
         return ", ".join(parts)
 
 

@@ -30,6 +30,8 @@ from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec
 
 _WINDOWS = 4096
 """Windows from which the mean and scale of covariates are taken, at most."""
+_DRAWN_WINDOWS = 100
+"""Disjoint training windows from which a second network is trained, from drawn weights."""
 _FINE_TUNE_SHARE = 0.25
 """Steps of fine-tuning, as a share of the steps before it (docs/decisions.md, 1)."""
 
@@ -60,6 +62,9 @@ def fit(
     held_out = None
     if validation is not None:
         held_out = windows_of(validation, spec, targets_after=train)
+
+    if start is None and windows.n_disjoint >= _DRAWN_WINDOWS:
+        spec = with_drawn_member(spec)
 
     with _repeatable(config):
         first = Network.of_members(spec, network, draw_members(spec, init=network.init))
@@ -109,6 +114,18 @@ def fine_tune(
             listener=listener,
         )
     return replace(fitted, network=tuned, fine_tune_steps=n_steps)
+
+
+def with_drawn_member(spec: NetworkSpec) -> NetworkSpec:
+    """Return a spec with a third member beside a built-in one and one that begins as it.
+
+    It is trained, too, but begins with drawn weights, and has one layer: two took twice as long and
+    were no better. Other specs stay as they are.
+    """
+    trained = replace(BUILTIN, is_trained=True)
+    if spec.members != (trained, BUILTIN):
+        return spec
+    return replace(spec, members=(trained, replace(trained, layers=1, is_drawn=True), BUILTIN))
 
 
 def initialise_network(

@@ -1,18 +1,20 @@
-"""The loss of a training step, and that of validation windows."""
+"""The inputs and the loss of training steps, and the loss of validation windows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
-from rnnforecast.data.windows import Batch, Past, TrainingWindows
+from rnnforecast.data.windows import Batch, Past, TrainingWindows, epoch_batches
 from rnnforecast.model.inputs import Places
 from rnnforecast.model.member import Member, MemberInputs, to_tensors
 from rnnforecast.model.network import History, Network, Prepared
@@ -70,6 +72,11 @@ def history_of(network: Network, batch: Batch) -> History:
     return History(batch.history, entry, network.seasons_of(entry), batch.features)
 
 
+def n_stretches(config: TrainConfig) -> int:
+    """Return how many stretches of readings the windows of a step end in."""
+    return max(1, config.batch_size // N_ORIGINS)
+
+
 class StepInputs(NamedTuple):
     """All that the loss of a step is computed from; see `step_inputs`."""
 
@@ -105,6 +112,27 @@ def step_inputs(
     both = np.where(is_known, target, 0.0), weight
     tensors = [torch.from_numpy(x.astype(np.float32)).to(member.device) for x in both]
     return StepInputs(to_tensors(prepared, member.device), tensors[0], tensors[1], n_known)
+
+
+def prepared_batches(
+    network: Network,
+    member: Member,
+    windows: TrainingWindows,
+    scales: Doubles,
+    *,
+    n_steps: int,
+    config: TrainConfig,
+    key: tuple[int, ...],
+    first: int = 0,
+) -> Iterator[StepInputs]:
+    """Yield the inputs of `n_steps` steps less the `first` ones, of this rank's share of each.
+
+    `key` is that of `epoch_batches`. Inputs that a thread computed ahead took longer.
+    """
+    batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
+    for batch in islice(batches, first, None):
+        rows = rank_share(windows.ranks, len(batch.series))
+        yield step_inputs(network, member, batch, scales, rows=rows)
 
 
 def step_loss(

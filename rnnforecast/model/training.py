@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -15,15 +14,27 @@ from torch import Tensor
 
 from rnnforecast.config.training import MAX_EPOCHS, TrainConfig
 from rnnforecast.data.arrays import Doubles, Floats
-from rnnforecast.data.windows import TrainingWindows, epoch_batches
+from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.errors import DivergedError, UsageError, WriteError
-from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
+from rnnforecast.events import (
+    EpochEnded,
+    Listener,
+    Notice,
+    ProgressReporter,
+    WarningEvent,
+)
 from rnnforecast.gradients import EXPLODING, LARGE_NORM, diagnose_explosion, explain_explosion
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints, MemberState, TrainingState, damaged
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.inference import MemberWeights
-from rnnforecast.model.loss import N_ORIGINS, StepInputs, ValidationWindows, step_inputs, step_loss
+from rnnforecast.model.loss import (
+    StepInputs,
+    ValidationWindows,
+    n_stretches,
+    prepared_batches,
+    step_loss,
+)
 from rnnforecast.model.member import Member, device_of, make_member, weights_of
 from rnnforecast.model.network import Network
 from rnnforecast.parallel import Ranks, broadcast_int, rank_share
@@ -47,6 +58,8 @@ _MIN_STEPS, _MAX_STEPS = 100, EPOCH_STEPS * MAX_EPOCHS
 _MOST_HARM = 1.1
 """Validation loss, in units of that before the first step, above which training was in vain."""
 _WEIGHT_DECAY = 0.02
+_DRAWN_RATE = 3.0
+"""Learning rate of a member that begins with drawn weights, in units of the usual one."""
 _FINE_TUNE_KEY = 1 << 20
 """Number of the epoch by which the batches of fine-tuning are drawn."""
 FINE_TUNE_RATE = 0.25
@@ -73,6 +86,38 @@ class TrainingLog:
         )
 
 
+class TrainingInputs:
+    """The inputs of each step, for members of one segment: they learn from the same windows."""
+
+    def __init__(
+        self, network: Network, windows: TrainingWindows, scales: Doubles, config: TrainConfig
+    ) -> None:
+        """Take the windows of an epoch by its number; `scales` are those of `loss_scales`."""
+        self.ranks = windows.ranks
+        self._source = network, windows, scales, config
+        self._newest = -1
+        self._batches: Iterator[StepInputs] = iter(())
+
+    def of_step(self, member: Member, step: int) -> StepInputs:
+        """Return the inputs of a step from 0; those of the newest one are kept."""
+        if step != self._newest:
+            network, windows, scales, config = self._source
+            epoch, first = divmod(step, EPOCH_STEPS)
+            if not first or step != self._newest + 1:
+                self._batches = prepared_batches(
+                    network,
+                    member,
+                    windows,
+                    scales,
+                    n_steps=EPOCH_STEPS,
+                    config=config,
+                    key=(config.seed, 0, epoch),
+                    first=first,
+                )
+            self._inputs, self._newest = next(self._batches), step
+        return self._inputs
+
+
 class MemberTraining:
     """The training of one member, one step at a time, so that members can take turns."""
 
@@ -80,31 +125,30 @@ class MemberTraining:
         self,
         network: Network,
         index: int,
-        windows: TrainingWindows,
+        inputs: TrainingInputs,
         validation: ValidationWindows | None,
         config: TrainConfig,
-        scales: Doubles,
     ) -> None:
-        """Begin with the weights that the member has; `scales` are those of `loss_scales`."""
+        """Begin with the weights that the member has."""
         self.member = make_member(network, index, device_of(config))
         self.index = index
         self.steps = 0
         self.epochs: list[EpochEnded] = []
         self._network = network
-        self._windows = windows
+        self._inputs = inputs
         self._validation = validation
         self._config = config
-        self._scales = scales
+        self._peak_rate = config.learning_rate
+        self._peak_rate *= _DRAWN_RATE if network.spec.members[index].is_drawn else 1
 
         self._parameters = list(self.member.parameters())
         self._averaged = [p.detach().clone() for p in self._parameters]
         self._first = [x.clone() for x in self._averaged]
         self._first_loss = float("inf") if validation is None else validation.loss(self.member)
-        self._optimizer = make_optimizer(self.member, config.learning_rate)
+        self._optimizer = make_optimizer(self.member, self._peak_rate)
         self._set_rate()
 
         self._generator = make_generator(config.seed, index, device=self.member.device)
-        self._batches: Iterator[StepInputs] = iter(())
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
 
@@ -125,16 +169,14 @@ class MemberTraining:
 
     def step(self) -> EpochEnded | None:
         """Take one step; return the epoch that it ends, if any. Raises `DivergedError`."""
-        if self.steps % EPOCH_STEPS == 0:
-            self._batches = self._epoch_batches(0)
         loss, norm = train_step(
             self._network,
             self.member,
-            next(self._batches),
+            self._inputs.of_step(self.member, self.steps),
             self._optimizer,
             config=self._config,
             generator=self._generator,
-            ranks=self._windows.ranks,
+            ranks=self._inputs.ranks,
         )
 
         self.steps += 1
@@ -248,7 +290,6 @@ class MemberTraining:
 
         self._generator.set_state(torch.from_numpy(state.generator))
         self._set_rate()
-        self._batches = self._epoch_batches(self.steps % EPOCH_STEPS)
 
     def _set_rate(self) -> None:
         """Set the rate of the next step."""
@@ -257,29 +298,11 @@ class MemberTraining:
 
     def _rate(self, steps: int) -> float:
         """Return the rate of the step after `steps` steps; it depends on nothing else."""
-        return self._config.learning_rate * min(1.0, (steps + 1) / _WARM_UP_STEPS)
-
-    def _epoch_batches(self, first: int) -> Iterator[StepInputs]:
-        """Yield the inputs of the epoch that the next step belongs to, from the first step on."""
-        return prepared_batches(
-            self._network,
-            self.member,
-            self._windows,
-            self._scales,
-            n_steps=EPOCH_STEPS,
-            config=self._config,
-            key=(self._config.seed, self.index, self.steps // EPOCH_STEPS),
-            first=first,
-        )
+        return self._peak_rate * min(1.0, (steps + 1) / _WARM_UP_STEPS)
 
     def _by_name(self, tensors: Sequence[Tensor]) -> Tensors:
         names = (name for name, _ in self.member.named_parameters())
         return {n: x.detach().cpu().numpy() for n, x in zip(names, tensors, strict=True)}
-
-
-def n_stretches(config: TrainConfig) -> int:
-    """Return how many stretches of readings the windows of a step end in."""
-    return max(1, config.batch_size // N_ORIGINS)
 
 
 def make_optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
@@ -296,28 +319,6 @@ def make_generator(*key: int, device: torch.device) -> torch.Generator:
     """Return a random number generator that is seeded by these numbers alone."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(seed))
-
-
-def prepared_batches(
-    network: Network,
-    member: Member,
-    windows: TrainingWindows,
-    scales: Doubles,
-    *,
-    n_steps: int,
-    config: TrainConfig,
-    key: tuple[int, ...],
-    first: int = 0,
-) -> Iterator[StepInputs]:
-    """Yield the inputs of `n_steps` steps less the `first` ones, of this rank's share of each.
-
-    `key` is that of `epoch_batches`. Inputs are not computed ahead in a thread: that took longer on
-    two processors, as most of it and of a step holds the interpreter's lock.
-    """
-    batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
-    for batch in islice(batches, first, None):
-        rows = rank_share(windows.ranks, len(batch.series))
-        yield step_inputs(network, member, batch, scales, rows=rows)
 
 
 def train_step(
@@ -467,6 +468,8 @@ _TRAINED_SHARE = 0.7
 """Default weight of what was trained on many windows, beside the built-in member."""
 _FEW_WINDOWS = 7.0
 """Number of disjoint training windows of a series at which the default weight is half of that."""
+_LEAST_WEIGHT = 0.05
+"""Weight under which the built-in member goes."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal stops immediately")
@@ -522,8 +525,13 @@ def train_members(
     held_out = None
     if validation is not None and len(validation):
         held_out = ValidationWindows(network, validation, scales)
-    indices = [i for i, spec in enumerate(network.spec.members) if spec.is_trained]
-    members = [MemberTraining(network, i, windows, held_out, config, scales) for i in indices]
+    specs = network.spec.members
+    inputs = {spec.segment: TrainingInputs(network, windows, scales, config) for spec in specs}
+    members = [
+        MemberTraining(network, i, inputs[spec.segment], held_out, config)
+        for i, spec in enumerate(specs)
+        if spec.is_trained
+    ]
     ensemble = _Ensemble(members, max_steps(config, len(windows)), checkpoints)
 
     start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
@@ -608,10 +616,10 @@ def _weigh_members(
 
     They are those with the least loss on validation windows, shrunk towards default ones where
     these are few; the default weight of what was trained grows with `n_windows`, the disjoint
-    training windows of a series. With enough validation windows a member that sees covariates goes
-    where its weight is none, and one that does not where they are all that helps. Without
-    validation weights are the default ones, or those members count that see covariates, if any:
-    the user asked for them.
+    training windows of a series. With enough validation windows, one of several trained members
+    goes where its weight is none, the built-in one where it is little. Without validation weights
+    are the default ones, or those members count that see covariates, if any: the user asked for
+    them.
     """
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
@@ -638,6 +646,7 @@ def _weigh_members(
     if len(unused) == len(trained):  # the built-in one is best: at least one may learn on
         unused.discard(trained[0])
     weights = [share * b + (1 - share) * u for b, u in zip(best, default, strict=True)]
+    unused |= {i for i in range(n) if i not in trained and weights[i] < _LEAST_WEIGHT}
     return tuple(0.0 if i in unused else weight for i, weight in enumerate(weights))
 
 
@@ -748,7 +757,8 @@ def describe_shares(spec: NetworkSpec) -> str:
     parts = []
     for share, member in zip(spec.shares, spec.members, strict=True):
         name = "trained network" if member.is_trained else "built-in network"
-        parts.append(f"{100 * share:.0f} % {name}" + " with covariates" * member.covariates)
+        name += " with covariates" * member.covariates + " from scratch" * member.is_drawn
+        parts.append(f"{100 * share:.0f} % {name}")
     return "forecast: " + ", ".join(parts)
 
 
@@ -769,24 +779,3 @@ class _Pace:
             return _TRIED_STEPS
         elapsed_s = time.monotonic() - self._started
         return broadcast_int(self._ranks, int((self._limit_s - elapsed_s) * steps / elapsed_s))
-
-
-class ProgressReporter:
-    """Counts steps, and passes events on to a listener."""
-
-    def __init__(self, listener: Listener, name: str, total: int, *, done: int = 0) -> None:
-        self._listener, self._name, self._total, self._done = listener, name, total, done
-
-    def report(self, event: Event | None) -> None:
-        """Pass an event on, if there is one."""
-        if event is not None:
-            self._listener(event)
-
-    def advance(self) -> None:
-        """Report one more step."""
-        self._done += 1
-        self._listener(ProgressEvent(self._name, self._done, self._total))
-
-    def finish(self) -> None:
-        """Report the end, also where members have stopped early."""
-        self._listener(ProgressEvent(self._name, self._total, self._total))

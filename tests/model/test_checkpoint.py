@@ -22,7 +22,7 @@ from rnnforecast.events import Event, Notice, ProgressEvent, WarningEvent, ignor
 from rnnforecast.model import checkpoint, training
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import EnsembleLog, MemberTraining
+from rnnforecast.model.training import EnsembleLog, MemberTraining, TrainingInputs
 from tests.builders import make_spec
 from tests.model.fitting import (
     EPOCH,
@@ -108,7 +108,8 @@ def untrained(members: tuple = FOUR) -> TrainingState:
     network = started(NOISY, make_spec(members=members))
     windows, _ = windows_to_train(NOISY, network.spec)
     trained = [i for i, each in enumerate(members) if each.is_trained]
-    runs = [MemberTraining(network, i, windows, None, QUICK, scales_of(NOISY)) for i in trained]
+    inputs = TrainingInputs(network, windows, scales_of(NOISY), QUICK)
+    runs = [MemberTraining(network, i, inputs, None, QUICK) for i in trained]
     return TrainingState(0, tuple(trained), tuple(run.state() for run in runs))
 
 

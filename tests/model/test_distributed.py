@@ -22,7 +22,12 @@ from rnnforecast.model.fitting import initialise_network
 from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, loss_scales
 from rnnforecast.model.member import weights_of
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining, fine_tune, train_members
+from rnnforecast.model.training import (
+    MemberTraining,
+    TrainingInputs,
+    fine_tune,
+    train_members,
+)
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_panel, make_spec, wave
 from tests.data.test_past import sensors
@@ -79,7 +84,8 @@ def steps_of(
     network = initialise_network(network, None, seasons, train, windows)
     validation = windows_of(make_past(panel), spec, targets_after=train)
     held_out = ValidationWindows(network, validation, scales)
-    training = MemberTraining(network, 0, windows, held_out, config, scales)
+    inputs = TrainingInputs(network, windows, scales, config)
+    training = MemberTraining(network, 0, inputs, held_out, config)
     losses = [training._first_loss]
     for _ in range(N_STEPS):
         ended = training.step()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import NetworkConfig
+from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Covariates, FeatureBlock, Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past, windows_of
@@ -23,6 +23,7 @@ from rnnforecast.model.fitting import (
     check_start,
     describe_series,
     find_new_series,
+    fit,
     initialise_network,
     standardise_features,
     take_weights,
@@ -90,6 +91,25 @@ def test_members_of_its_shape_begin_as_the_built_in_one_and_others_do_not() -> N
         assert np.array_equal(forecast, forecasts[2])
     for forecast in forecasts[3:]:
         assert not np.allclose(forecast, forecasts[2], atol=0.01)
+
+
+@pytest.mark.parametrize("n_rows", [631, 632])
+def test_with_a_hundred_windows_a_third_member_learns_from_drawn_weights(n_rows: int) -> None:
+    readings, config = wave(n_rows, season=8), TrainConfig(steps=1, threads=1)
+    past, spec = make_past(make_panel(readings)), make_spec(members=(TRAINED, BUILTIN))
+    assert windows_of(past, spec).n_disjoint == 100 - (n_rows < 632)
+
+    fitted = fit(past, None, spec=spec, network=NetworkConfig(), config=config)
+
+    members = (TRAINED, replace(TRAINED, layers=1, is_drawn=True), BUILTIN)
+    assert fitted.network.spec.members == (members if n_rows == 632 else members[::2])
+    near = [
+        np.abs(member.tensors["embed.weight"] - builtin_weights()["embed.weight"]).max() < 0.01
+        for member in fitted.network.members
+    ]
+    assert near == ([True, False, True] if n_rows == 632 else [True, True])
+    again = fit(past, None, spec=fitted.network.spec, network=NetworkConfig(), config=config)
+    assert again.network.spec.members == fitted.network.spec.members
 
 
 def test_a_network_of_other_quantiles_begins_without_built_in_weights() -> None:

@@ -111,10 +111,19 @@ def test_with_enough_windows_a_trained_member_without_a_weight_goes(
         assert tuple(i for i, weight in enumerate(weights) if weight) == expected
 
 
-@pytest.mark.parametrize("best", [(1.0, 0.0), (0.0, 1.0)])
-def test_the_only_trained_member_and_the_built_in_one_are_always_kept(best: Weights) -> None:
-    weights = weigh(best, n_disjoint=1000, members=(PLAIN, UNTRAINED))
-    assert all(weights)
+@pytest.mark.parametrize(
+    ("best", "n_disjoint", "kept"),
+    [
+        ((1.0, 0.0), 149, (0, 1)),
+        ((1.0, 0.0), 151, (0,)),
+        ((0.0, 1.0), 1000, (0, 1)),
+    ],
+)
+def test_the_built_in_member_goes_where_it_counts_little_and_the_only_trained_one_stays(
+    best: Weights, n_disjoint: int, kept: tuple[int, ...]
+) -> None:
+    weights = weigh(best, n_disjoint=n_disjoint, members=(PLAIN, UNTRAINED))
+    assert tuple(i for i, weight in enumerate(weights) if weight) == kept
     assert np.argmax(weights) == np.argmax(best)
 
 

@@ -15,16 +15,16 @@ from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
-from rnnforecast.model.loss import N_ORIGINS, ValidationWindows
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, n_stretches
 from rnnforecast.model.member import Member, make_member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
     MemberTraining,
+    TrainingInputs,
     dropout_mask,
     fine_tune,
     make_generator,
     make_optimizer,
-    n_stretches,
     swapped_parameters,
 )
 from tests.builders import make_panel, make_spec
@@ -64,7 +64,8 @@ def make_training(
     windows, validation = windows_to_train(NOISY, network.spec)
     scales = scales_of(NOISY)
     held_out = ValidationWindows(network, validation, scales) if is_validated else None
-    return MemberTraining(network, 0, windows, held_out, config, scales)
+    inputs = TrainingInputs(network, windows, scales, config)
+    return MemberTraining(network, 0, inputs, held_out, config)
 
 
 def validation_loss(network: Network) -> float:
@@ -257,16 +258,31 @@ def test_windows_of_a_step_are_a_multiple_of_the_stretches_that_they_end_in() ->
     assert [n_stretches(TrainConfig(batch_size=n)) for n in batch_sizes] == [1, 1, 1, 4, 4]
 
 
-def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
-    network = started(NOISY, make_spec(members=(PLAIN, PLAIN)), dropout=0.3)
-    network = replace(network, members=network.members[:1] * 2)
+def test_members_share_the_windows_of_a_step_and_draw_other_random_numbers() -> None:
+    weights = []
+    for dropout in (0.0, 0.3):
+        network = started(NOISY, make_spec(members=(PLAIN, PLAIN)), dropout=dropout)
+        network = replace(network, members=network.members[:1] * 2)
+        windows, _ = windows_to_train(NOISY, network.spec)
+        inputs = TrainingInputs(network, windows, scales_of(NOISY), QUICK)
+        runs = [MemberTraining(network, i, inputs, None, QUICK) for i in range(2)]
+        for run in runs:
+            run.step()
+        weights.append([run.member.head.weight for run in runs])
+    assert [torch.equal(*both) for both in weights] == [True, False]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (2, 3, 2, 1), (4, 4, 0, 0, 1)])
+def test_inputs_of_a_step_do_not_depend_on_the_steps_before(order: tuple[int, ...]) -> None:
+    network = started(NOISY, make_spec(members=(PLAIN,)))
     windows, _ = windows_to_train(NOISY, network.spec)
-    runs = [
-        MemberTraining(network, index, windows, None, QUICK, scales_of(NOISY)) for index in range(2)
-    ]
-    for run in runs:
-        run.step()
-    first, second = (run.member.head.weight for run in runs)
+    member = make_member(network, 0)
+    inputs, targets = TrainingInputs(network, windows, scales_of(NOISY), QUICK), {}
+    for step in order:
+        alone = TrainingInputs(network, windows, scales_of(NOISY), QUICK).of_step(member, step)
+        targets[step] = inputs.of_step(member, step).target
+        assert torch.equal(targets[step], alone.target), step
+    first, second, *_ = targets.values()
     assert not torch.equal(first, second)
 
 
@@ -277,7 +293,8 @@ def test_a_series_shorter_than_the_look_back_teaches() -> None:
     windows = windows_of(past, spec)
     assert len(windows) == 44 - 32 - 6 + 1
     network = started(NOISY, spec)
-    run = MemberTraining(network, 0, windows, None, QUICK, np.ones(1))
+    inputs = TrainingInputs(network, windows, np.ones(1), QUICK)
+    run = MemberTraining(network, 0, inputs, None, QUICK)
     run.step()
     assert torch.isfinite(run._losses[0]) and run._losses[0] > 0
     assert weights_of(run.member) != weights_of(network.members[0])
