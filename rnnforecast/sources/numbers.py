@@ -239,6 +239,8 @@ class Numbers(NamedTuple):
     """A cell with the doubtful mark, or with marks between thousands."""
     units: tuple[str, ...] = ()
     """Units, the commonest first, where the numbers of one column have several."""
+    in_brackets: bool = False
+    """Whether all numbers are in brackets: in accounts these are negative, and others are not."""
 
 
 def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | None) -> Numbers:
@@ -387,9 +389,9 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
         return Numbers(decorated[0], len(matches), None, units=names)
     best = max(decorated, key=lambda form: sum(map(form.is_number, cells)))
     n_fit = sum(map(best.is_number, cells))
-    if numbers is None:
-        return Numbers(best, n_fit, None)
-    return numbers._replace(form=best, n_fit=n_fit)
+    in_brackets = len(matches) >= _MIN_MEASURED and all(m["bracket"] for m in matches)
+    numbers = numbers or Numbers(best, n_fit, None)
+    return numbers._replace(form=best, n_fit=n_fit, in_brackets=in_brackets)
 
 
 def _with_constant_text(cells: Sequence[str], probe: Sequence[str]) -> Numbers | None:
@@ -490,6 +492,13 @@ class Marks:
                 code="several-units",
                 location=Location(source, column=name),
                 hint="use one unit for the whole column",
+            )
+        if numbers.in_brackets:
+            raise DataError(
+                f"all numbers of column {name!r} are in brackets, which may make them negative",
+                code="brackets",
+                location=Location(source, column=name),
+                hint="write negative numbers with a minus, and others without brackets",
             )
         form = numbers.form
         if form.thousands is not None and form.thousands != self.thousands:

@@ -143,6 +143,15 @@ def test_what_stands_around_a_number_is_left_out_and_said(tmp_path, write_number
     assert "units" in result.notes or "dash" in result.notes
 
 
+@pytest.mark.parametrize("unit", ["", " V"])
+def test_numbers_that_are_all_in_brackets_are_asked_about(tmp_path, unit):
+    cells = [f"({x}{unit})" for x in DEGREES]
+    assert failure(table(tmp_path, cells, ",")).code == "brackets"
+    cells[3] = f"{DEGREES[3]}{unit}"
+    readings = read(table(tmp_path, cells, ",")).panel.of(0)
+    assert readings.tolist() == pytest.approx([-x if i != 3 else x for i, x in enumerate(DEGREES)])
+
+
 def test_a_unit_is_named(tmp_path):
     path = table(tmp_path, [f"{x} °C,{x:.0f}%" for x in DEGREES], ",", "time;temp;hum")
     result = read(path)
