@@ -60,7 +60,7 @@ _REPLACEMENT = "\ufffd"
 _FEED, _RETURN = ord("\n"), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
-_MAX_LISTED = 5
+_MAX_LISTED, _MAX_OFFERED = 5, 20
 """Values, or lines, that a message lists."""
 _MAX_KNOWN_NUMBERS = 1 << 16
 """The most texts that are remembered as numbers, and not parsed again."""
@@ -702,16 +702,18 @@ class ParseErrors:
             return None
 
         name, locations = next(iter(self._locations.items()))
-        tokens = Counter(location.token or "" for location in locations).most_common(_MAX_LISTED)
+        texts = Counter(location.token or "" for location in locations).most_common(_MAX_OFFERED)
+        tokens = texts[:_MAX_LISTED]
         message = f"{len(locations)} values in column {name!r} are not a number"
         if len(locations) == 1:
             message = f"1 value in column {name!r} is not a number"
         elif len(tokens) > 1:
             message += ": " + ", ".join(f"{text!r} {count} times" for text, count in tokens)
+            message += ", ..." * (len(texts) > len(tokens))
 
         proposals = [proposal for _, proposal in self._other_forms[name][:1]]
         if not proposals:
-            options = option_for_each("--na-values", [text for text, _ in tokens])
+            options = option_for_each("--na-values", [text for text, _ in texts])
             pronoun = "it means" if len(tokens) == 1 else "they mean"
             proposals = [Proposal(options, f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
