@@ -477,9 +477,15 @@ class Marks:
         used = (config.series, *config.target, *config.known, *config.past, *config.static)
         for name, numbers in columns.items():
             if not config.target or name in used:
-                marks._check(name, numbers, frozenset(decimals), sep, source)
+                try:
+                    marks._check(name, numbers, frozenset(decimals), sep, source)
+                except DataError as error:
+                    if error.code == "thousands" and _have_one_code(cells[name], numbers):
+                        raise _codes_error(name, numbers.example, source, []) from None
+                    raise
                 if numbers.decimal == sep and not is_explicit and _have_codes(cells[name]):
-                    raise _codes_error(name, cells[name][0], source)
+                    proposal = Proposal(("--decimal", ","), "if the comma is the decimal mark")
+                    raise _codes_error(name, cells[name][0], source, [proposal])
         return marks
 
     def _check(
@@ -575,13 +581,31 @@ def _have_codes(cells: Sequence[str]) -> bool:
     return is_digit and len(cells) >= _MIN_CODED and 10 * len(set(parts)) >= len(cells)
 
 
-def _codes_error(column: str, example: str, source: str) -> DataError:
+def _have_one_code(cells: Sequence[str], numbers: Numbers) -> bool:
+    """Tell whether the same three digits stand behind a mark in many different cells.
+
+    Digits of readings differ, unless their last is 0: these are a code, such as 192, the good
+    quality of OPC.
+    """
+    mark = numbers.doubtful or numbers.form.thousands
+    if mark is None:
+        return False
+    texts = {cell.strip() for cell in cells}
+    parts = {tuple(re.split(_mark_class(mark), text, maxsplit=1)) for text in texts}
+    grouped = [part for part in parts if len(part) == 2]
+    codes = {part[1] for part in grouped}
+    return len(codes) == 1 and not codes.pop().endswith("0") and len(grouped) >= _MIN_MEASURED
+
+
+def _codes_error(
+    column: str, example: str, source: str, proposals: Sequence[Proposal]
+) -> DataError:
     return DataError(
         f"cells of column {column!r} may be numbers with codes: {example!r}",
         code="number-and-code",
         location=Location(source, column=column),
-        proposals=[Proposal(("--decimal", ","), "if the comma is the decimal mark")],
-        hint="if not, write the codes into a column of their own",
+        proposals=proposals,
+        hint=f"{'if not, ' if proposals else ''}write the codes into a column of their own",
     )
 
 

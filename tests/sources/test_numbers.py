@@ -293,6 +293,17 @@ def test_a_code_after_a_number_and_a_comma_is_no_decimal(tmp_path):
     np.testing.assert_allclose(panel.of(0), (tenths + 50) / 10, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("mark", "sep"), [(" ", ","), (",", ";")])
+def test_the_same_three_digits_behind_many_numbers_are_a_code(tmp_path, mark, sep):
+    cells = [f"{40 + i % 17}{mark}192" for i in range(60)]
+    error = failure(table(tmp_path, cells, sep))
+    assert (error.code, error.proposals) == ("number-and-code", ())
+    cells = [f"{40 + i % 17}{mark}{i % 5}00" for i in range(60)]
+    assert failure(table(tmp_path, cells, sep)).code == "thousands"
+    cells = [f"{40 + i % 17}{mark}500" for i in range(60)]
+    assert failure(table(tmp_path, cells, sep)).code == "thousands"
+
+
 @pytest.mark.parametrize(
     "text",
     [
