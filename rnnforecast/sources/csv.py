@@ -62,6 +62,8 @@ ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED, _MAX_OFFERED = 5, 20
 """Values, or lines, that a message lists."""
+_N_NEXT_ROWS = 100
+"""Rows below one with too few or too many fields that tell whether it is an exception."""
 _MAX_KNOWN_NUMBERS = 1 << 16
 """The most texts that are remembered as numbers, and not parsed again."""
 _WHOLE_SHARE = 0.01
@@ -306,20 +308,38 @@ class CsvFile:
             elif not self.skips_bad_rows:
                 if len(below) == len(cells) > 1 and are_names(cells):
                     return second_table(self.name, number, line)
-                return DataError(
-                    f"line {number} has {len(cells)} fields, but the header has "
-                    f"{len(self.columns)}",
-                    code="ragged-row",
-                    location=Location(self.name, line=number, text=line),
-                    proposals=[Proposal(("--on-bad-rows", "skip"), "to skip such lines")],
-                    hint="correct the line",
-                )
+                next_rows = list(itertools.islice(rows, _N_NEXT_ROWS))
+                return self._ragged(number, line, cells, [row for _, _, row in next_rows])
 
         return parse_errors.error() or DataError(
             f"cannot read {self.name}: {error}",
             code="unreadable",
             location=location,
             hint="if the file is not UTF-8, give its encoding",
+        )
+
+    def _ragged(
+        self, number: int, line: str, cells: list[str], next_rows: Sequence[list[str]]
+    ) -> DataError:
+        """Return the error for a line with too few or too many fields.
+
+        Where most of the next ones are like it, they are not to be skipped.
+        """
+        n_alike = sum(len(row) == len(cells) for row in next_rows)
+        are_most = 2 * n_alike > len(next_rows)
+        is_decimal = self.dialect.sep == "," and len(cells) > len(self.columns)
+        hint = "correct the line"
+        if are_most:
+            hint = "name all columns in the header"
+            if is_decimal and all(map(str.isdigit, cells[-2:])):
+                hint = "if a comma is the decimal mark, write another separator between columns"
+        skip = Proposal(("--on-bad-rows", "skip"), "to skip such lines")
+        return DataError(
+            f"line {number} has {len(cells)} fields, but the header has {len(self.columns)}",
+            code="ragged-row",
+            location=Location(self.name, line=number, text=line),
+            proposals=() if are_most else (skip,),
+            hint=hint,
         )
 
 
