@@ -62,6 +62,8 @@ ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED, _MAX_OFFERED = 5, 20
 """Values, or lines, that a message lists."""
+_FLAG = re.compile(r"[-+]?\d+(?:[.,]\d+)?([^\d.,:/-]{1,3}| ?\(?\d\)| \d)$", re.ASCII)
+"""A number and what may say of which quality it is: 20.3s, 20.3*, 20.3(1), 20.3 2."""
 _N_NEXT_ROWS = 100
 """Rows below one with too few or too many fields that tell whether it is an exception."""
 _MAX_KNOWN_NUMBERS = 1 << 16
@@ -323,23 +325,24 @@ class CsvFile:
     ) -> DataError:
         """Return the error for a line with too few or too many fields.
 
-        Where most of the next ones are like it, they are not to be skipped.
+        Where most of the next ones are like it because of decimal commas, none is to be skipped.
         """
         n_alike = sum(len(row) == len(cells) for row in next_rows)
-        are_most = 2 * n_alike > len(next_rows)
-        is_decimal = self.dialect.sep == "," and len(cells) > len(self.columns)
-        hint = "correct the line"
-        if are_most:
-            hint = "name all columns in the header"
-            if is_decimal and all(map(str.isdigit, cells[-2:])):
-                hint = "if a comma is the decimal mark, write another separator between columns"
+        is_decimal = (
+            2 * n_alike > len(next_rows)
+            and self.dialect.sep == ","
+            and len(cells) > len(self.columns)
+            and all(map(str.isdigit, cells[-2:]))
+        )
         skip = Proposal(("--on-bad-rows", "skip"), "to skip such lines")
         return DataError(
             f"line {number} has {len(cells)} fields, but the header has {len(self.columns)}",
             code="ragged-row",
             location=Location(self.name, line=number, text=line),
-            proposals=() if are_most else (skip,),
-            hint=hint,
+            proposals=() if is_decimal else (skip,),
+            hint="if a comma is the decimal mark, write another separator between columns"
+            if is_decimal
+            else "correct the line",
         )
 
 
@@ -738,7 +741,14 @@ class ParseErrors:
             proposals = [Proposal(options, f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
         first = replace(locations[0], also_lines=also_lines)
-        return DataError(message, code="not-a-number", location=first, proposals=proposals)
+        flags = {match and match[1].strip() for text, _ in texts for match in [_FLAG.match(text)]}
+        hint = None
+        if len(flags) == 1 and None not in flags:
+            hint = f"write the mark {flags.pop()!r} behind numbers into a column of its own"
+            proposals = proposals if len(texts) <= _MAX_LISTED else []  # they are many numbers
+        return DataError(
+            message, code="not-a-number", location=first, proposals=proposals, hint=hint
+        )
 
 
 def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:
