@@ -60,8 +60,12 @@ _REPLACEMENT = "\ufffd"
 _FEED, _RETURN = ord("\n"), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
-_MAX_LISTED = 5
+_MAX_LISTED, _MAX_OFFERED = 5, 20
 """Values, or lines, that a message lists."""
+_FLAG = re.compile(r"[-+]?\d+(?:[.,]\d+)?([^\d.,:/-]{1,3}| ?\(?\d\)| \d)$", re.ASCII)
+"""A number and what may say of which quality it is: 20.3s, 20.3*, 20.3(1), 20.3 2."""
+_N_NEXT_ROWS = 100
+"""Rows below one with too few or too many fields that tell whether it is an exception."""
 _MAX_KNOWN_NUMBERS = 1 << 16
 """The most texts that are remembered as numbers, and not parsed again."""
 _WHOLE_SHARE = 0.01
@@ -306,20 +310,39 @@ class CsvFile:
             elif not self.skips_bad_rows:
                 if len(below) == len(cells) > 1 and are_names(cells):
                     return second_table(self.name, number, line)
-                return DataError(
-                    f"line {number} has {len(cells)} fields, but the header has "
-                    f"{len(self.columns)}",
-                    code="ragged-row",
-                    location=Location(self.name, line=number, text=line),
-                    proposals=[Proposal(("--on-bad-rows", "skip"), "to skip such lines")],
-                    hint="correct the line",
-                )
+                next_rows = list(itertools.islice(rows, _N_NEXT_ROWS))
+                return self._ragged(number, line, cells, [row for _, _, row in next_rows])
 
         return parse_errors.error() or DataError(
             f"cannot read {self.name}: {error}",
             code="unreadable",
             location=location,
             hint="if the file is not UTF-8, give its encoding",
+        )
+
+    def _ragged(
+        self, number: int, line: str, cells: list[str], next_rows: Sequence[list[str]]
+    ) -> DataError:
+        """Return the error for a line with too few or too many fields.
+
+        Where most of the next ones are like it because of decimal commas, none is to be skipped.
+        """
+        n_alike = sum(len(row) == len(cells) for row in next_rows)
+        is_decimal = (
+            2 * n_alike > len(next_rows)
+            and self.dialect.sep == ","
+            and len(cells) > len(self.columns)
+            and all(map(str.isdigit, cells[-2:]))
+        )
+        skip = Proposal(("--on-bad-rows", "skip"), "to skip such lines")
+        return DataError(
+            f"line {number} has {len(cells)} fields, but the header has {len(self.columns)}",
+            code="ragged-row",
+            location=Location(self.name, line=number, text=line),
+            proposals=() if is_decimal else (skip,),
+            hint="if a comma is the decimal mark, write another separator between columns"
+            if is_decimal
+            else "correct the line",
         )
 
 
@@ -702,21 +725,30 @@ class ParseErrors:
             return None
 
         name, locations = next(iter(self._locations.items()))
-        tokens = Counter(location.token or "" for location in locations).most_common(_MAX_LISTED)
+        texts = Counter(location.token or "" for location in locations).most_common(_MAX_OFFERED)
+        tokens = texts[:_MAX_LISTED]
         message = f"{len(locations)} values in column {name!r} are not a number"
         if len(locations) == 1:
             message = f"1 value in column {name!r} is not a number"
         elif len(tokens) > 1:
             message += ": " + ", ".join(f"{text!r} {count} times" for text, count in tokens)
+            message += ", ..." * (len(texts) > len(tokens))
 
         proposals = [proposal for _, proposal in self._other_forms[name][:1]]
         if not proposals:
-            options = option_for_each("--na-values", [text for text, _ in tokens])
+            options = option_for_each("--na-values", [text for text, _ in texts])
             pronoun = "it means" if len(tokens) == 1 else "they mean"
             proposals = [Proposal(options, f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
         first = replace(locations[0], also_lines=also_lines)
-        return DataError(message, code="not-a-number", location=first, proposals=proposals)
+        flags = {match and match[1].strip() for text, _ in texts for match in [_FLAG.match(text)]}
+        hint = None
+        if len(flags) == 1 and None not in flags:
+            hint = f"write the mark {flags.pop()!r} behind numbers into a column of its own"
+            proposals = proposals if len(texts) <= _MAX_LISTED else []  # they are many numbers
+        return DataError(
+            message, code="not-a-number", location=first, proposals=proposals, hint=hint
+        )
 
 
 def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:

@@ -239,6 +239,8 @@ class Numbers(NamedTuple):
     """A cell with the doubtful mark, or with marks between thousands."""
     units: tuple[str, ...] = ()
     """Units, the commonest first, where the numbers of one column have several."""
+    in_brackets: bool = False
+    """Whether all numbers are in brackets: in accounts these are negative, and others are not."""
 
 
 def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | None) -> Numbers:
@@ -387,9 +389,9 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
         return Numbers(decorated[0], len(matches), None, units=names)
     best = max(decorated, key=lambda form: sum(map(form.is_number, cells)))
     n_fit = sum(map(best.is_number, cells))
-    if numbers is None:
-        return Numbers(best, n_fit, None)
-    return numbers._replace(form=best, n_fit=n_fit)
+    in_brackets = len(matches) >= _MIN_MEASURED and all(m["bracket"] for m in matches)
+    numbers = numbers or Numbers(best, n_fit, None)
+    return numbers._replace(form=best, n_fit=n_fit, in_brackets=in_brackets)
 
 
 def _with_constant_text(cells: Sequence[str], probe: Sequence[str]) -> Numbers | None:
@@ -475,9 +477,15 @@ class Marks:
         used = (config.series, *config.target, *config.known, *config.past, *config.static)
         for name, numbers in columns.items():
             if not config.target or name in used:
-                marks._check(name, numbers, frozenset(decimals), sep, source)
+                try:
+                    marks._check(name, numbers, frozenset(decimals), sep, source)
+                except DataError as error:
+                    if error.code == "thousands" and _have_one_code(cells[name], numbers):
+                        raise _codes_error(name, numbers.example, source, []) from None
+                    raise
                 if numbers.decimal == sep and not is_explicit and _have_codes(cells[name]):
-                    raise _codes_error(name, cells[name][0], source)
+                    proposal = Proposal(("--decimal", ","), "if the comma is the decimal mark")
+                    raise _codes_error(name, cells[name][0], source, [proposal])
         return marks
 
     def _check(
@@ -490,6 +498,13 @@ class Marks:
                 code="several-units",
                 location=Location(source, column=name),
                 hint="use one unit for the whole column",
+            )
+        if numbers.in_brackets:
+            raise DataError(
+                f"all numbers of column {name!r} are in brackets, which may make them negative",
+                code="brackets",
+                location=Location(source, column=name),
+                hint="write negative numbers with a minus, and others without brackets",
             )
         form = numbers.form
         if form.thousands is not None and form.thousands != self.thousands:
@@ -566,13 +581,31 @@ def _have_codes(cells: Sequence[str]) -> bool:
     return is_digit and len(cells) >= _MIN_CODED and 10 * len(set(parts)) >= len(cells)
 
 
-def _codes_error(column: str, example: str, source: str) -> DataError:
+def _have_one_code(cells: Sequence[str], numbers: Numbers) -> bool:
+    """Tell whether the same three digits stand behind a mark in many different cells.
+
+    Digits of readings differ, unless their last is 0: these are a code, such as 192, the good
+    quality of OPC.
+    """
+    mark = numbers.doubtful or numbers.form.thousands
+    if mark is None:
+        return False
+    texts = {cell.strip() for cell in cells}
+    parts = {tuple(re.split(_mark_class(mark), text, maxsplit=1)) for text in texts}
+    grouped = [part for part in parts if len(part) == 2]
+    codes = {part[1] for part in grouped}
+    return len(codes) == 1 and not codes.pop().endswith("0") and len(grouped) >= _MIN_MEASURED
+
+
+def _codes_error(
+    column: str, example: str, source: str, proposals: Sequence[Proposal]
+) -> DataError:
     return DataError(
         f"cells of column {column!r} may be numbers with codes: {example!r}",
         code="number-and-code",
         location=Location(source, column=column),
-        proposals=[Proposal(("--decimal", ","), "if the comma is the decimal mark")],
-        hint="if not, write the codes into a column of their own",
+        proposals=proposals,
+        hint=f"{'if not, ' if proposals else ''}write the codes into a column of their own",
     )
 
 

@@ -373,6 +373,8 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     filled = [batch for batch in batches if batch is not None]
     if len(filled) < len(batches):
         return None
+    if not filled:  # nothing but long texts
+        return pa.table({"": pa.nulls(min(file.n_rows, 1))})
     n_rows = min(batch.num_rows for batch in filled)
     columns = {
         field.name: array[:n_rows]

@@ -48,6 +48,7 @@ _ZONES = {
     "EDT": -240, "CDT": -300, "MST": -420, "MDT": -360, "PST": -480, "PDT": -420, "AKST": -540,
     "AKDT": -480, "HST": -600, "AEST": 600, "AEDT": 660, "ACST": 570, "AWST": 480, "NZST": 720,
     "NZDT": 780, "SAST": 120,
+    "W": 60, "S": 120,  # winter and summer, as Dutch and Belgian meters have them
 }  # fmt: skip
 """Offsets from UTC in minutes by the name of a zone, where only one zone is called so."""
 ZONES_CALLED = {
@@ -357,6 +358,7 @@ def _forms() -> tuple[StampForm, ...]:
         StampForm("%Y%m%d%H", f"{_Y}{_mm}{_dd}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
         StampForm("%d%m%Y%H", f"{_dd}{_mm}{_Y}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
         StampForm(MINUTE_DIGITS, f"{_y}{_mm}{_dd}{_HH}{_MM}{_POINT_0}", "", is_weak=True),
+        StampForm("%y%m%d%H%M%S", rf"{_y}{_mm}{_dd}{_HH}{_MM}(?P<S>[0-5]\d)(?P<z>[WS])", ""),
         StampForm("%Y-%j", f"{_Y}[-/]{_j}", is_weak=True),
         StampForm("%y%m%d", f"{_y}{_mm}{_dd}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%d%m%y", f"{_dd}{_mm}{_y}{_POINT_0}", _CLOCK, parted, is_weak=True),

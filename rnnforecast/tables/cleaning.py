@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Integers, wrap_angles
+from rnnforecast.data.arrays import Integers, take_names, wrap_angles
 from rnnforecast.data.axis import Flags, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
@@ -24,12 +24,14 @@ from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.quality import (
     BLOCK_ROWS,
     Segments,
+    SeriesStats,
     find_quality_issues,
     n_equal,
     run_lengths,
     texts_of_sentinel,
 )
 from rnnforecast.tables.rows import Codes, ReadContext, Rows
+from rnnforecast.tables.spikes import find_lost_points, find_sums, find_wrapped
 from rnnforecast.tables.steps import abbreviate
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
@@ -244,6 +246,36 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
         proposals = _propose_stuck_as_na(panel, stuck)
         listener(WarningEvent("stuck-sensor", message, len(stuck), proposals))
     _warn_of_sentinels(panel, issues.sentinels, listener)
+    _warn_of_misread(panel, issues.stats, listener)
+
+
+def _warn_of_misread(panel: Panel, stats: SeriesStats, listener: Listener) -> None:
+    """Warn of series whose numbers lost their sign or decimal point, and of sums at their ends."""
+    problem = "signed numbers were read as unsigned"
+    for i, modulus in list(find_wrapped(panel, stats))[:_MAX_LISTED]:
+        middle = (float(stats.min[i]) + float(stats.max[i])) / 2 + float(panel.base[i])
+        message = f"{problem}, in {panel.names[i]}: readings jump by {modulus:.12g} and back"
+        hint = f"subtract {modulus:.12g} from those above {middle:.5g}"
+        if stats.min[i] + panel.base[i] < -modulus / 4:
+            message = message.replace(problem, "large numbers were read as signed")
+            hint = f"add {modulus:.12g} to those below {middle:.5g}"
+        listener(WarningEvent("lost-sign", message, 1, hint=hint))
+
+    for i, n_digits, count, reach in list(find_lost_points(panel, stats))[:_MAX_LISTED]:
+        name = panel.names[i]
+        low = f"{-2 * reach:.2g}" if stats.min[i] + panel.base[i] < 0 else ""
+        message = (
+            f"{count} readings of {name} have no decimal point: they are {10**n_digits:,} times "
+            "as large as those around them, and have no decimals"
+        )
+        effect = f"drops {count} of {stats.n_observed[i]} readings"
+        option = ("--valid-range", f"{name}={low}:{2 * reach:.2g}")
+        proposals = (Proposal(option, "to leave them out", effect),)
+        listener(WarningEvent("lost-point", message, count, proposals, hint="or correct them"))
+
+    sums = take_names(panel.names, find_sums(panel, stats))
+    problem = "the first or last reading is the sum of all others"
+    warn_of_names("sum", problem, sums, listener, hint="remove the row of sums")
 
 
 def _share(n_rows: int, panel: Panel) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -118,6 +118,7 @@ def read_panel(
     # CLEANED: readings that do not count are gone before others are aggregated
     clean_rows(rows, context)
     context = replace(context, schema=rows.finish_cleaning(context.schema))
+    context = drop_silent(rows, context, known=known_offsets)
 
     # ALIGNED: times lie on the grid
     grid, context = align(rows, context)
@@ -186,6 +187,29 @@ def leave_out_constants(rows: Rows, context: ReadContext) -> Schema:
     rows.drop_targets(constants, is_long=context.is_long)
     targets = tuple(target for target in schema.targets if target not in constants)
     return replace(schema, targets=targets, reasons=(*schema.reasons, *constants.items()))
+
+
+def drop_silent(rows: Rows, context: ReadContext, *, known: Collection[str]) -> ReadContext:
+    """Drop the series of a long table that have no reading, so that they do not decide the step.
+
+    An export of all devices has contacts and texts, too. Series that a model knows stay.
+    """
+    if not context.is_long:
+        return context
+    has_reading = np.zeros(rows.n_series, np.bool_)
+    for i, codes in enumerate(rows.codes):
+        has_reading[codes[rows.has_reading(i)]] = True
+        if has_reading.all():
+            return context
+    for target in rows.value_offsets:
+        names = context.schema.series_names(rows.names, target)
+        has_reading |= np.array([name in known for name in names], np.bool_)
+    if not has_reading.any() or has_reading.all():
+        return context
+
+    silent = take_names(rows.names, ~has_reading)
+    warn_of_names("empty-series", "no readings, skipped", silent, context.listener)
+    return rows.keep([has_reading[codes] for codes in rows.codes], context)
 
 
 def check_step(panel: Panel, schema: Schema) -> None:
@@ -522,15 +546,18 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
 
     So a sensor that is read rarely among others is read at its own step where it is the only
     target, and a logger whose events have rows at any time is read as its readings are. None where
-    covariates fill the rows between, where steps differ, and in long tables.
+    covariates fill the rows between, and where steps differ. In a long table only rows without a
+    reading that lie off the grid of their series are left out.
     """
     schema = context.schema
-    if schema.series is not None or schema.covariates or rows.n_future_rows:
+    if schema.covariates or rows.n_future_rows:
         return None
     seen = [rows.has_reading(i) for i in range(len(rows.times))]
     n_seen = sum(map(np.count_nonzero, seen))
     if not 1 < n_seen < rows.n_rows:
         return None
+    if schema.series is not None:
+        return step_us if _only_empty_are_off(rows, seen, step_us) else None
 
     times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
     lengths = np.diff(np.sort(times))
@@ -550,6 +577,18 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
     own_step_us, n_rows = steps.commonest[0], rows.n_rows
     is_own = are_own_steps(own_step_us / step_us, steps.count_near(steps.median, 0.1), steps.total)
     return own_step_us if is_own and n_rows > n_seen else None
+
+
+def _only_empty_are_off(rows: Rows, seen: Sequence[Flags], step_us: int) -> bool:
+    """Tell whether rows lie off the grid through the first reading of their series, all empty."""
+    first = np.full(rows.n_series, np.iinfo(np.int64).max)
+    chunks = list(zip(rows.times, rows.codes, seen, strict=True))
+    for times, codes, has in chunks:
+        np.minimum.at(first, codes[has], times[has])
+    are_off = [(times - first[codes]) % step_us != 0 for times, codes, _ in chunks]
+    if any((off & has).any() for off, has in zip(are_off, seen, strict=True)):
+        return False
+    return any(off.any() for off in are_off)
 
 
 def report(panel: Panel, context: ReadContext) -> None:

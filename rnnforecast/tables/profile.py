@@ -24,7 +24,6 @@ from rnnforecast.tables.quality import (
     Segments,
     SeriesStats,
     count_missing,
-    describe,
     find_changepoint,
     find_quality_issues,
     is_logger_code,
@@ -124,8 +123,8 @@ class Profile:
 
 def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
     """Profile all series of a panel."""
-    stats = describe(panel)
     issues = find_quality_issues(panel)
+    stats = issues.stats
     spikes = tuple(spikes_by_series(panel, issues.sentinels))
     shifts = tuple(find_level_shifts(panel, stats))
     missing, longest_gap = count_missing(panel)

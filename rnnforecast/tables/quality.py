@@ -627,6 +627,7 @@ class QualityIssues:
     """Series that never change."""
     stuck: Segments
     sentinels: Segments
+    stats: SeriesStats
 
 
 def find_quality_issues(panel: Panel) -> QualityIssues:
@@ -652,7 +653,7 @@ def find_quality_issues(panel: Panel) -> QualityIssues:
         sentinels.append(replace(segments, series=first + searched[segments.series]))
     constant = take_names(panel.names, np.flatnonzero(stats.min == stats.max))
     return QualityIssues(
-        constant, _concatenate(stuck, panel.names), _concatenate(sentinels, panel.names)
+        constant, _concatenate(stuck, panel.names), _concatenate(sentinels, panel.names), stats
     )
 
 

@@ -50,6 +50,7 @@ _FEWEST_DIGITS = 2
 _MANY_VALUES = 24
 """As many readings, of as many values, are not the same by chance."""
 _N_LISTED, _N_SIMILAR = 20, 3
+_1900_US, _MINUTE_US = -2_208_988_800_000_000, 60_000_000
 _MOST_ELAPSED = 100
 """Steps after 0 at which a count of the time may begin."""
 _FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
@@ -271,7 +272,7 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     """Return what numbers may count if they are times: they grow in equal steps, but not by one.
 
     They begin near 0: times since 1990 are recognized, and larger numbers count something else,
-    perhaps years.
+    perhaps years. Those below 0 have steps of whole minutes since 1900.
     """
     if may_be_years(column):
         return [Proposal(("--time", column.name, "--time-unit", YEAR), "if it counts years")]
@@ -284,15 +285,24 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     is_even = step > 0 and np.mean(np.abs(steps - step) <= 0.1 * step) >= _EVEN_SHARE
     if not is_even or (step == 1 and numbers[0] in (0, 1)):  # row numbers
         return []
-    if not 0 <= numbers[0] <= _MOST_ELAPSED * step:
+    if numbers[0] > _MOST_ELAPSED * step:
         return []
+    lengths = {unit: EPOCH_UNITS_US[unit] for unit in _UNIT_NAMES}
+    if numbers[0] < 0:  # before 1970
+        units = [
+            unit
+            for unit, length in lengths.items()
+            if numbers[0] * length >= _1900_US and (step * length) % _MINUTE_US == 0
+        ]
+    else:
+        units = [unit for unit, length in lengths.items() if step * length >= 1]
     years, months = (numbers // 100, numbers % 100) if numbers[0] > _YEARS[1] else (numbers, 1)
     if ((_YEARS[0] <= years) & (years < _YEARS[1]) & (months <= 13)).all():
         return []
     return [
         Proposal(("--time", column.name, "--time-unit", unit), f"if it counts {name} since 1970")
         for unit, name in _UNIT_NAMES.items()
-        if step * EPOCH_UNITS_US[unit] >= 1
+        if unit in units
     ]
 
 

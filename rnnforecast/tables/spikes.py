@@ -1,13 +1,18 @@
-"""Spikes: single readings, or two, that leave and return far beyond the series' own jumps."""
+"""Readings that are far from their neighbours: spikes, lost minus signs and decimal points, sums.
+
+Spikes are single readings, or two, that leave and return far beyond the series' own jumps.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Panel
-from rnnforecast.tables.quality import RunLengths
+from rnnforecast.tables.quality import RunLengths, SeriesStats
 
 _MIN_ROWS = 24
 """A shorter series does not show what its usual jumps are."""
@@ -40,6 +45,123 @@ _NEIGHBOURS = 3
 _KIND, _ALIKE = 5, 0.25
 """Five spikes whose levels differ by at most this share of their size are no spikes, but a kind of
 reading, such as a kettle's."""
+
+_MODULI = tuple(2.0**n_bits / 10**n for n_bits in (8, 12, 16, 24, 32) for n in range(4))
+"""What is added to negative numbers that are read as unsigned ones, with up to three decimals."""
+_MIN_CROSSINGS, _MIN_LEVELS = 4, 3
+"""Jumps between both bands of such numbers, and different readings in each band."""
+_MAX_PLACES = 15
+"""Digits behind a decimal point that may have been lost."""
+_MIN_LOST, _MAX_LOST = 5, 0.5
+"""Readings without their decimal point, and the largest share of them."""
+_MIN_DECIMALS = 0.7
+"""The share of a series' readings, at least, that have decimals where their points are told."""
+_ALIGNED = 0.5
+"""Where readings fit their neighbours, they are closer to these than this share of what they are
+to those of other readings."""
+_FEWEST_SUMMED, _SUM_ERROR = 20, 1e-4
+"""Readings of which another one is the sum, and how exactly."""
+
+
+def find_wrapped(panel: Panel, stats: SeriesStats) -> Iterator[tuple[int, float]]:
+    """Yield the series of signed numbers that are read as unsigned: their number and the modulus.
+
+    They lie in two bands at both ends of its range, and go from one end to the other as they go on
+    elsewhere. A machine that is on or off goes from anywhere in one band to anywhere in the other.
+    """
+    spread = stats.max.astype(np.float64) - stats.min
+    for modulus in _MODULI:
+        is_full = (spread > 0.9 * modulus) & (spread < (1 + 1e-6) * modulus)  # float32 rounds
+        for i in np.flatnonzero(is_full).tolist():
+            readings = panel.of(i)
+            values = readings[np.isfinite(readings)].astype(np.float64)
+            if _wraps(values - values.min(), modulus):
+                yield i, modulus
+
+
+def _wraps(values: Doubles, modulus: float) -> bool:
+    """Tell whether numbers from 0 to below a modulus, `(reading,)`, are those less it, in part."""
+    is_high = values > modulus / 2
+    if ((values > modulus / 4) & (values < 3 * modulus / 4)).any():
+        return False
+    low, high = values[~is_high], values[is_high]
+    moves = np.abs(np.diff(np.where(is_high, values - modulus, values)))
+    is_crossing = np.diff(is_high)
+    if (
+        np.count_nonzero(is_crossing) < _MIN_CROSSINGS
+        or min(len(np.unique(low)), len(np.unique(high))) < _MIN_LEVELS
+    ):
+        return False
+    crossing = float(np.median(moves[is_crossing]))
+    is_usual = crossing <= np.quantile(moves[~is_crossing], 0.95)
+    apart = float(np.median(low) + modulus - np.median(high))
+    return bool(is_usual and crossing <= _ALIGNED * apart)
+
+
+def find_lost_points(panel: Panel, stats: SeriesStats) -> Iterator[tuple[int, int, int, float]]:
+    """Yield the series some of whose readings have no decimal point: their number and three more.
+
+    These are how many digits stand behind the point, how many readings lack it, and the largest of
+    the others. Only series with decimals are searched whose largest readings have none.
+    """
+    low, high = (np.abs(x.astype(np.float64) + panel.base) for x in (stats.min, stats.max))
+    largest = np.fmax(low, high)
+    for i in np.flatnonzero((largest >= 10) & (largest == np.rint(largest))).tolist():
+        readings = panel.of(i)
+        values = readings[:: 1 + len(readings) // 1000].astype(np.float64) + panel.base[i]
+        values = values[np.isfinite(values)]
+        if np.count_nonzero(values != np.rint(values)) < (1 - _MAX_LOST) * len(values):
+            continue
+        values = readings[np.isfinite(readings)].astype(np.float64) + panel.base[i]
+        reach = float(np.abs(values[values != np.rint(values)]).max(initial=0.0))
+        n_digits = _n_digits_lost(values, np.abs(values) > 2 * reach)
+        if n_digits:
+            yield i, n_digits, int(np.count_nonzero(np.abs(values) > 2 * reach)), reach
+
+
+def _n_digits_lost(values: Doubles, is_large: Flags) -> int:
+    """Return how many digits behind the point make large readings fit to their neighbours, or 0.
+
+    `values` and `is_large` are `(reading,)`. Each fits to its own neighbours, and far better than
+    to those of the next large one.
+    """
+    n_large, others = int(np.count_nonzero(is_large)), values[~is_large]
+    has_decimals = others != np.rint(others)
+    if (
+        not _MIN_LOST <= n_large <= _MAX_LOST * len(values)
+        or has_decimals.mean() < _MIN_DECIMALS
+        or len(others) < 2 * _MIN_LOST
+    ):
+        return 0
+    rows = np.flatnonzero(is_large)
+    nearby = np.interp(rows, np.flatnonzero(~is_large), others)
+    level = max(float(np.median(np.abs(nearby))), 1e-9)
+    n_digits = round(np.log10(float(np.median(np.abs(values[rows]))) / level))
+    if not 1 <= n_digits <= _MAX_PLACES:
+        return 0
+
+    scaled = values[rows] / 10.0**n_digits
+    usual = 2 * np.quantile(np.abs(np.diff(others)), 0.9)
+    distance = np.abs(scaled - nearby)
+    apart = np.median(np.abs(scaled - np.roll(nearby, 1)))
+    is_aligned = np.median(distance) <= _ALIGNED * apart
+    return n_digits if np.mean(distance <= usual) >= 0.9 and is_aligned else 0
+
+
+def find_sums(panel: Panel, stats: SeriesStats) -> Integers:
+    """Return the series whose first or last reading is the sum of all of their others.
+
+    None of these is negative, and there are twenty at least, so that it is no chance.
+    """
+    total = (stats.mean + panel.base) * stats.n_observed
+    is_long = (stats.n_observed > _FEWEST_SUMMED) & (stats.min + panel.base >= 0)
+    is_sum = np.zeros(panel.n_series, np.bool_)
+    for rows in (panel.offsets[:-1], panel.offsets[1:] - 1):
+        end = panel.target[np.where(is_long, rows, 0)] + panel.base
+        is_sum |= (np.abs(total - 2 * end) <= _SUM_ERROR * end) & is_long
+    candidates = np.flatnonzero(is_sum)
+    n_positive = [np.count_nonzero(panel.of(i) + panel.base[i] > 0) for i in candidates.tolist()]
+    return candidates[np.array(n_positive, np.int64) > _FEWEST_SUMMED]
 
 
 def find_spikes(panel: Panel) -> RunLengths:

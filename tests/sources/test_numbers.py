@@ -143,6 +143,15 @@ def test_what_stands_around_a_number_is_left_out_and_said(tmp_path, write_number
     assert "units" in result.notes or "dash" in result.notes
 
 
+@pytest.mark.parametrize("unit", ["", " V"])
+def test_numbers_that_are_all_in_brackets_are_asked_about(tmp_path, unit):
+    cells = [f"({x}{unit})" for x in DEGREES]
+    assert failure(table(tmp_path, cells, ",")).code == "brackets"
+    cells[3] = f"{DEGREES[3]}{unit}"
+    readings = read(table(tmp_path, cells, ",")).panel.of(0)
+    assert readings.tolist() == pytest.approx([-x if i != 3 else x for i, x in enumerate(DEGREES)])
+
+
 def test_a_unit_is_named(tmp_path):
     path = table(tmp_path, [f"{x} °C,{x:.0f}%" for x in DEGREES], ",", "time;temp;hum")
     result = read(path)
@@ -282,6 +291,17 @@ def test_a_code_after_a_number_and_a_comma_is_no_decimal(tmp_path):
     decimals = [f'{t},"{v // 10},{v % 10}"' for t, v in zip(times, tenths + 50, strict=True)]
     panel = read(write(tmp_path / "decimals.csv", "DATE,TMP", *decimals)).panel
     np.testing.assert_allclose(panel.of(0), (tenths + 50) / 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mark", "sep"), [(" ", ","), (",", ";")])
+def test_the_same_three_digits_behind_many_numbers_are_a_code(tmp_path, mark, sep):
+    cells = [f"{40 + i % 17}{mark}192" for i in range(60)]
+    error = failure(table(tmp_path, cells, sep))
+    assert (error.code, error.proposals) == ("number-and-code", ())
+    cells = [f"{40 + i % 17}{mark}{i % 5}00" for i in range(60)]
+    assert failure(table(tmp_path, cells, sep)).code == "thousands"
+    cells = [f"{40 + i % 17}{mark}500" for i in range(60)]
+    assert failure(table(tmp_path, cells, sep)).code == "thousands"
 
 
 @pytest.mark.parametrize(

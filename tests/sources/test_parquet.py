@@ -305,3 +305,11 @@ def test_a_file_of_many_columns_is_not_opened_again_for_each_hundred(tmp_path, m
 
     assert len(source.columns) == 2001
     assert len(opened) <= 2
+
+
+def test_a_file_of_long_texts_alone_has_no_timestamps(tmp_path):
+    path = tmp_path / "long.parquet"
+    pa_parquet.write_table(pa.table({"t": ["x" * 200_000] * 20}), path)
+    assert [column.kind for column in open_source(str(path), DataConfig(), ignore).columns] == [
+        "other"
+    ]

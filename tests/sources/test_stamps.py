@@ -135,6 +135,20 @@ def test_a_zone_behind_the_time_is_kept(tmp_path, form, end, zone, start):
     assert start_of(result) == START + dt.timedelta(hours=start)
 
 
+def test_summer_and_winter_time_of_a_dutch_meter_are_the_right_moments(tmp_path):
+    utc = pd.date_range("2023-03-25", periods=72, freq="h", tz="UTC")
+    local = utc.tz_convert("Europe/Amsterdam")
+    stamps = [f"{t:%y%m%d%H%M%S}{'S' if t.dst() else 'W'}" for t in local]
+    result = read(stamped(tmp_path, stamps))
+    assert start_of(result) == dt.datetime(2023, 3, 25)
+    assert result.panel.n_rows == 72
+
+    rows = [f"2024-01-{i // 24 + 1:02}T{i % 24:02}:00,{2301 + i}0000W" for i in range(72)]
+    path = write(tmp_path / "watts.csv", "time,v", *rows)
+    panel = read(path).panel
+    assert panel.of(0)[0] + panel.base[0] == 23_010_000
+
+
 def test_summer_and_winter_time_by_name_are_the_right_moments(tmp_path):
     utc = pd.date_range("2024-11-02", periods=72, freq="h", tz="UTC")
     stamps = [f"{t:%Y-%m-%d %H:%M %Z}" for t in utc.tz_convert("America/New_York")]

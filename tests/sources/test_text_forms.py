@@ -346,3 +346,26 @@ def test_a_packed_file_that_is_cut_off_names_its_last_whole_line(tmp_path, n):
     assert error.code == "truncated"
     assert error.location.line == pytest.approx(n / 2, rel=0.05)
     assert f"the last complete line is {error.location.line}" in error.message
+
+
+def test_lines_with_decimal_commas_between_commas_are_not_to_be_skipped(tmp_path):
+    numbers = [f"{15 + i % 9},{i % 10}" if i % 10 else "15" for i in range(200)]
+    error = failure(write(tmp_path / "x.csv", "time,v", *hourly(*numbers)))
+    assert (error.code, error.proposals) == ("ragged-row", ())
+    assert "decimal mark" in str(error.hint)
+
+    few = ["1,5" if i == 30 else str(i % 9) for i in range(200)]
+    error = failure(write(tmp_path / "y.csv", "time,v", *hourly(*few)))
+    assert [proposal.options for proposal in error.proposals] == [("--on-bad-rows", "skip")]
+
+
+@pytest.mark.parametrize("mark", ["s", " e", "*", "²", "(1)", " 1)", " 2"])
+def test_a_mark_behind_some_numbers_is_named(tmp_path, mark):
+    cells = [f"{20 + i % 9}.{i % 10}" + mark * (i % 30 == 7) for i in range(900)]
+    error = failure(write(tmp_path / "x.csv", "time,v", *hourly(*cells)))
+    assert error.code == "not-a-number"
+    assert f"the mark {mark.strip()!r}" in str(error.hint)
+
+    cells[8] = "12:30"
+    error = failure(write(tmp_path / "x.csv", "time,v", *hourly(*cells)))
+    assert error.hint is None

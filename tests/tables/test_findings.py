@@ -252,3 +252,59 @@ def test_a_proposal_says_what_it_leaves_out():
     assert warning.advice == (
         "if they are wrong, add  --valid-range s0=:8  (drops 1 of 2400 readings)"
     )
+
+
+def warned(*series: np.ndarray) -> set[str]:
+    """Return the codes of the warnings about readings."""
+    events: list[Event] = []
+    warn_of_suspect_readings(make_panel(*series), events.append)
+    return {e.code for e in events if isinstance(e, WarningEvent)} - {"spike", "sentinel"}
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_a_sensor_without_a_fault_has_lost_no_sign_or_decimal_point_and_holds_no_sum(name):
+    series = [sensor(name, seed) for seed in range(10)]
+    scaled = [s / s.max() * 250 for s in series if s.max() > 0]
+    decimals = [np.round(s / 7, 2) for s in series]
+    assert not warned(*series, *scaled, *decimals) & {"lost-sign", "lost-point", "sum"}
+
+
+@pytest.mark.parametrize(("modulus", "unit"), [(256, 1), (6553.6, 0.1), (2**32, 50)])
+@pytest.mark.parametrize("level", [0.0, 25.0])
+def test_negative_numbers_that_are_read_as_unsigned_are_found(modulus, unit, level):
+    values = np.rint(4 * (wave(600) - 20) + level)
+    wrapped = np.where(values < 0, values * unit + modulus, values * unit)
+    assert "lost-sign" not in warned(values)
+    assert ("lost-sign" in warned(wrapped)) == (values < 0).any()
+
+
+def test_a_lamp_and_a_load_of_two_levels_are_not_signed_numbers():
+    rng = np.random.default_rng(1)
+    is_on = np.arange(600) // 7 % 2 == 1
+    lamp = np.where(is_on, 255, 0)
+    load = np.where(is_on, 252 + 3 * rng.random(600), 3 * rng.random(600))
+    assert not warned(lamp, load)
+
+
+@pytest.mark.parametrize("every", [3, 50])
+@pytest.mark.parametrize("n_digits", [1, 2, 3])
+def test_readings_without_their_decimal_point_are_found(every, n_digits):
+    values = np.round(wave(600).astype(float), n_digits)
+    broken = values.copy()
+    broken[::every] = np.rint(values[::every] * 10**n_digits)
+    assert "lost-point" not in warned(values)
+    assert "lost-point" in warned(broken)
+
+
+def test_rare_large_readings_of_three_digits_are_not_without_a_point():
+    rng = np.random.default_rng(2)
+    heavy = np.array([float(f"{x:.3g}") for x in rng.lognormal(1, 2.5, 2000)])
+    assert "lost-point" not in warned(heavy)
+
+
+def test_a_sum_at_either_end_of_a_series_is_found():
+    values = np.round(wave(100).astype(float), 1)
+    assert "sum" in warned(np.append(values, values.sum()))
+    assert "sum" in warned(np.append(values.sum(), values))
+    assert "sum" not in warned(values)
+    assert "sum" not in warned(np.append(np.zeros(99), [3.0, 3.0]))  # two showers

@@ -227,6 +227,26 @@ def test_rows_without_readings_off_the_grid_are_no_steps():
     assert failure(table(times, [*np.arange(60.0), 7])).code == "irregular"
 
 
+def test_series_and_rows_without_readings_are_no_steps_in_a_long_table(tmp_path):
+    rows = [(f"2024-01-01T{i % 24:02}:00:00", "temp", 20 + i / 10) for i in range(24)]
+    rows += [(f"2024-01-02T{i:02}:00:00", "temp", 23 + i / 10) for i in range(24)]
+    rows += [
+        (f"2024-01-01T{7 * i % 24:02}:{5 * i % 60:02}:{i:02}", "door", "on") for i in range(30)
+    ]
+    rows += [("2024-01-01T07:13:20", "temp", "gone")]
+    path = write(tmp_path / "x.csv", "time,id,v", *(f"{t},{k},{v}" for t, k, v in sorted(rows)))
+
+    error = failure(path)
+    assert error.code == "not-a-number"
+    result = read(path, na_values=("on", "gone"))
+
+    assert result.panel.names == ("temp",)
+    assert (result.panel.step_us, result.panel.n_readings) == (HOUR_US, 48)
+    rows[5] = ("2024-01-01T05:10:00", "temp", 20.5)
+    write(path, "time,id,v", *(f"{t},{k},{v}" for t, k, v in sorted(rows)))
+    assert failure(path, na_values=("on", "gone")).code == "irregular"
+
+
 @pytest.mark.parametrize("shift_d", [-365, 366])
 def test_rows_with_another_year_than_those_around_them_are_an_error(shift_d):
     hours = np.arange(300) + np.where(np.arange(300) // 50 == 3, 24 * shift_d, 0)

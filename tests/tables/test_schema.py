@@ -326,6 +326,21 @@ def test_columns_that_may_name_the_series_are_offered_for_static_ones(tmp_path):
     assert offered(caught.value) == ["--series probe"]
 
 
+@pytest.mark.parametrize(
+    ("begin", "step", "unit"),
+    [(-473_385_600, 86_400, "s"), (-373_593_600_000, 3_600_000, "ms"), (-180_000, 3600, "s")],
+)
+def test_unix_times_before_1970_are_offered_in_their_unit(tmp_path, begin, step, unit):
+    rows = [f"{begin + i * step},{i % 7}.5" for i in range(60)]
+    (proposal,) = failure(write(tmp_path / "x.csv", "count,v", *rows)).proposals
+    assert proposal.options == ("--time", "count", "--time-unit", unit)
+
+
+def test_numbers_that_rise_from_below_0_are_no_unix_times(tmp_path):
+    rows = [f"{-90 + 2.5 * i},{i % 7}.5" for i in range(60)]
+    assert failure(write(tmp_path / "x.csv", "angle,v", *rows)).proposals == ()
+
+
 @pytest.mark.parametrize(("begin", "step"), [(1_083_816, 1), (90_000, 500), (2_459_945.5, 0.25)])
 def test_large_numbers_are_not_offered_as_seconds_since_1970(tmp_path, begin, step):
     rows = [f"{begin + i * step},{i % 7}.5" for i in range(60)]
