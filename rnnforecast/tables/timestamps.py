@@ -185,7 +185,8 @@ class TimestampReader:
         zone = Zone.of_column(column)
         if not column.is_typed and column.kind == "time" and config.tz is None:
             _check_zone_names(column, source.name)
-        parser = TimestampParser(zone.is_aware, config.time_format)
+        day_us = 0 if config.midnight == "start" else DAY_US
+        parser = TimestampParser(zone.is_aware, config.time_format, day_us)
         return cls(source, schema, config, column, zone, parser)
 
     @property
@@ -219,9 +220,9 @@ class TimestampReader:
         else:
             times = self._parse_texts(array, n_before)
 
-        if self.config.midnight == "end" and not self.repairs["hour-24"]:
-            clock = TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
-            times = np.where(clock % DAY_US == 0, times + DAY_US, times)
+        change_us = self.config.date_change_us
+        if change_us is not None and not self.repairs["hour-24"]:
+            times = _with_dates_from(change_us, times, TimeAxis(self.zone.name, WALL_CLOCK))
 
         is_outside = ~_are_in_years(times, self.config.years)
         if is_outside.any() and not self._is_history(times[is_outside]):
@@ -387,6 +388,18 @@ class TimestampReader:
         return DataError(message, code=code, location=location, hint=hint, proposals=proposals)
 
 
+def _with_dates_from(change_us: int, times: Integers, axis: TimeAxis) -> Integers:
+    """Return times whose dates change at a time of day, with dates that change at midnight.
+
+    In the morning dates change late, and rows before have that of the day before; else they change
+    early.
+    """
+    clock = axis.from_utc(times) % DAY_US
+    if 2 * change_us < DAY_US:
+        return np.where(clock < change_us, times + DAY_US, times)
+    return np.where(clock >= change_us, times - DAY_US, times)
+
+
 def _are_in_years(times: Integers, years: tuple[int, int]) -> Flags:
     """Tell which times are in the years from the first one until before the second one."""
     begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in years)
@@ -511,6 +524,8 @@ class TimestampParser:
     is_aware: bool
     format: str | None = None
     """The user's format; without it an early batch decides for all later ones."""
+    hour_24_us: int = DAY_US
+    """What is added to midnight for 24:00: a day, or nothing where it starts its date."""
     _forms: list[StampForm] = field(default_factory=list)
     """The form that the stamps have, once an early batch has told it."""
 
@@ -558,11 +573,11 @@ class TimestampParser:
         repairs: Counter[str] = Counter()
         if is_midnight.any():
             repaired = repaired.str.replace(_MIDNIGHT, "00", regex=True)
-            repairs["hour-24"] += int(is_midnight.sum())
+            repairs["hour-24"] += int(is_midnight.sum()) * (self.hour_24_us > 0)
         if is_leap.any():
             repaired = repaired.str.replace(_LEAP_SECOND, ":59", regex=True)
             repairs["leap-second"] += int(is_leap.sum())
-        addend_us = is_midnight * DAY_US + is_leap * _END_OF_SECOND_US
+        addend_us = is_midnight * self.hour_24_us + is_leap * _END_OF_SECOND_US
 
         pattern = "ISO8601" if form is not None or self.format is None else self.format
         parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)

@@ -116,6 +116,21 @@ def test_24_00_stays_midnight_of_the_next_day_where_midnight_ends_its_date(tmp_p
     assert stamped(tmp_path, stamps, midnight="end").panel.target.tolist() == [0, 1, 2]
 
 
+def test_24_00_that_begins_its_date_is_asked_about(tmp_path):
+    days = [f"2024-02-{day} {hour or 24:02d}:00" for day in range(10, 20) for hour in range(24)]
+    error = refused(tmp_path, days)
+    assert (error.code, error.location.line) == ("time-goes-back", 26)
+    assert [p.options for p in error.proposals] == [("--midnight", "start")]
+    panel = stamped(tmp_path, days, midnight="start").panel
+    assert panel.target.tolist() == list(range(240))
+
+
+@pytest.mark.parametrize("midnight", ["24:00", "noon", "6", "06:60"])
+def test_a_time_at_which_dates_change_is_a_time_of_day(midnight):
+    with pytest.raises(UsageError, match="--midnight"):
+        DataConfig(midnight=midnight)
+
+
 def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
     stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
     result = stamped(tmp_path, stamps, freq="1s", agg="mean")
