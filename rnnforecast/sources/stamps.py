@@ -264,10 +264,11 @@ def _iso_clock(parts: dict[str, str]) -> str | None:
     if not parts.get("H"):
         return "T00:00:00"
     hour, half = int(parts["H"]), parts.get("p", "").casefold()
-    if half:
-        if hour > 12:
-            return None  # 0 is what Japan writes for 12
-        hour = hour % 12 + 12 * (half == "p")
+    if half and hour > 12:
+        if hour > 23 or half != "p":
+            return None  # 13:00 PM can only be 13:00
+    elif half:
+        hour = hour % 12 + 12 * (half == "p")  # 0 is what Japan writes for 12
     return f"T{hour:02d}:{parts.get('M') or '00'}:{parts.get('S') or '00'}"
 
 
