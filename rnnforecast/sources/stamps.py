@@ -64,8 +64,9 @@ ZONES_CALLED = {
 }
 """Zones by a name that several have, or that says little."""
 _HALVES = {
-    "AM": "上午 午前 오전 πμ π.μ. fm f.m. ap a.p. öö ص पूर्वाह्न vorm sa|sá|sáng paradite|paradites",
-    "PM": "下午 午後 午后 오후 μμ μ.μ. em e.m. ip i.p. ös م अपराह्न nachm ch pasdite|pasdites",
+    "AM": "上午 午前 오전 πμ π.μ. fm f.m. ap a.p. öö ص पूर्वाह्न vorm sa|sá|sáng paradite|paradites"
+    " midnight",
+    "PM": "下午 午後 午后 오후 μμ μ.μ. em e.m. ip i.p. ös م अपराह्न nachm ch pasdite|pasdites noon",
 }
 """How languages besides English call the halves of a day."""
 _HALVES_BEFORE = {"AM": " de d.e.", "PM": " du d.u."}

@@ -508,7 +508,8 @@ class _WrongDates:
         if abs(self.shift_us) == DAY_US:
             return f"{named} have the date of the day {'before' if self.shift_us > 0 else 'after'}"
         if all(us % _HALF_DAY_US < HOUR_US for us in self.clock_us):
-            return f"12 AM and 12 PM are exchanged in {named}"
+            moment = "noon" if self.shift_us > 0 else "midnight"
+            return f"12 AM and 12 PM are exchanged: {named} are those of {moment}"
         return f"{named} belong to the {'second' if self.shift_us > 0 else 'first'} half of the day"
 
     def ways(self) -> tuple[Proposal, ...]:

@@ -633,3 +633,10 @@ def test_hours_of_24_beside_am_and_pm_are_read_but_not_in_the_morning(tmp_path):
     stamps[20] = "2024-05-13 20:00 AM"
     path = write(tmp_path / "y.csv", "time,v", *(f"{t},1{i}" for i, t in enumerate(stamps)))
     assert failure(path).code == "not-a-time"
+
+
+def test_noon_and_midnight_are_halves_of_the_day(tmp_path):
+    marks = ["midnight", *["am"] * 11, "noon", *["pm"] * 11]
+    rows = [f"2024-05-13 {h % 12 or 12} {mark},1{h}" for h, mark in enumerate(marks)]
+    panel = read(write(tmp_path / "x.csv", "time,v", *rows)).panel
+    assert (panel.lengths[0], panel.of(0)[[0, 12]].tolist()) == (24, [10, 112])
