@@ -157,9 +157,9 @@ class DataConfig:
     )
     midnight: str | None = _text(
         None,
-        "Whether 00:00 starts its date, or ends it as 24:00 does: start, end (default: ask where "
-        "rows say so)",
-        choices=("start", "end"),
+        "Whether 00:00 starts its date, or ends it as 24:00 does: start, end; or the time at "
+        "which dates change, such as 06:00 (default: ask where rows say so)",
+        metavar="start|end|TIME",
         rare=True,
     )
     time_range: str = _text(
@@ -284,6 +284,18 @@ class DataConfig:
         return int(match[1]), int(match[2])
 
     @property
+    def date_change_us(self) -> int | None:
+        """The time of day at which dates change, in microseconds; just after 00:00 for `end`."""
+        if self.midnight is None or self.midnight in ("start", "end"):
+            return 1 if self.midnight == "end" else None
+        match = re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", self.midnight)
+        if match is None:
+            raise UsageError(
+                f"--midnight is {self.midnight!r}, but must be start, end, or a time such as 06:00"
+            )
+        return (60 * int(match[1]) + int(match[2])) * 60_000_000 or None
+
+    @property
     def memory_limit(self) -> int | None:
         """Bytes that reading and training may need; None for most of the machine's memory."""
         return None if self.max_memory is None else parse_bytes("--max-memory", self.max_memory)
@@ -325,7 +337,7 @@ class DataConfig:
             parse_duration_us(self.stuck_as_na)
         if self.max_gap is not None:
             parse_step_count(self.max_gap, name="max-gap", limit=_MAX_GAP)
-        _ = self.valid_ranges, self.years, self.bad_row_limit(0)
+        _ = self.valid_ranges, self.years, self.bad_row_limit(0), self.date_change_us
 
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")

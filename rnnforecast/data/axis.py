@@ -157,6 +157,17 @@ class TimeAxis:
             times = self._offsets.to_wall_clock(times)
         return self.from_wall_clock(times)
 
+    def with_dates_from(self, change_us: int, times: Integers) -> Integers:
+        """Return times of a clock whose dates change at a time of day, as if they did at midnight.
+
+        In the morning dates change late, and rows before have that of the day before; after noon
+        they change early.
+        """
+        clock = self.from_utc(times) % DAY_US
+        if 2 * change_us < DAY_US:
+            return np.where(clock < change_us, times + DAY_US, times)
+        return np.where(clock >= change_us, times - DAY_US, times)
+
     def from_wall_clock(self, times: Integers) -> Integers:
         """Return times that the clock of the zone shows on the axis; of `elapsed`, those of UTC."""
         if self.kind == MONTHS:

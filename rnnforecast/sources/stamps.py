@@ -65,8 +65,9 @@ ZONES_CALLED = {
 }
 """Zones by a name that several have, or that says little."""
 _HALVES = {
-    "AM": "上午 午前 오전 πμ π.μ. fm f.m. ap a.p. öö ص पूर्वाह्न vorm sa|sá|sáng paradite|paradites",
-    "PM": "下午 午後 午后 오후 μμ μ.μ. em e.m. ip i.p. ös م अपराह्न nachm ch pasdite|pasdites",
+    "AM": "上午 午前 오전 πμ π.μ. fm f.m. ap a.p. öö ص पूर्वाह्न vorm sa|sá|sáng paradite|paradites"
+    " midnight",
+    "PM": "下午 午後 午后 오후 μμ μ.μ. em e.m. ip i.p. ös م अपराह्न nachm ch pasdite|pasdites noon",
 }
 """How languages besides English call the halves of a day."""
 _HALVES_BEFORE = {"AM": " de d.e.", "PM": " du d.u."}
@@ -265,10 +266,11 @@ def _iso_clock(parts: dict[str, str]) -> str | None:
     if not parts.get("H"):
         return "T00:00:00"
     hour, half = int(parts["H"]), parts.get("p", "").casefold()
-    if half:
-        if hour > 12:
-            return None  # 0 is what Japan writes for 12
-        hour = hour % 12 + 12 * (half == "p")
+    if half and hour > 12:
+        if hour > 23 or half != "p":
+            return None  # 13:00 PM can only be 13:00
+    elif half:
+        hour = hour % 12 + 12 * (half == "p")  # 0 is what Japan writes for 12
     return f"T{hour:02d}:{parts.get('M') or '00'}:{parts.get('S') or '00'}"
 
 

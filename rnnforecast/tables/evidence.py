@@ -220,13 +220,14 @@ class Evidence:
         return np.lexsort((self.times, short))
 
     def lacks_halves(self, codes: Integers) -> bool:
-        """Tell whether AM and PM are missing: hours from 1 to 12 start over once in most days.
+        """Tell whether AM and PM are missing: hours of 12 start over once in most days.
 
+        They are from 1 to 12, or from 0 to 11.
         That is so in each series by the order of its rows, one way or the other.
         """
         half = self.times % (12 * HOUR_US)
         hours = self.times % DAY_US // HOUR_US
-        if not (self.is_timed and self.n_rows and hours.min() >= 1 and hours.max() <= 12):
+        if not (self.is_timed and self.n_rows and hours.max() - (hours.min() > 0) <= 11):
             return False
         by_series = np.argsort(codes, kind="stable")
         for rows in (by_series, by_series[::-1]):

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
-from rnnforecast.data.axis import HOUR_US, Flags
+from rnnforecast.data.axis import DAY_US, HOUR_US, Flags
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.errors import DataError, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, warn_of_names
@@ -61,6 +61,8 @@ _USUAL_GAP = 0.995
 _MIN_EVIDENCE = math.log(10_000)
 """Each further step of the same k rows is a chance of one in k; all together must be as unlikely as
 this."""
+_LAST_HOUR_US = 23 * HOUR_US
+"""Some zones set their clocks back at midnight, by whatever calendar."""
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
 _MOST_DROPPED, _FEW_DROPPED = 0.1, 3
@@ -343,6 +345,8 @@ def check_duplicates(
         time = grid.times_at(at)
         if grid.axis.tz is None and may_change_clocks(time, _DST_MONTHS).all():
             proposals += _zones_set_back(time)
+        elif grid.axis.tz is None and grid.step_us == HOUR_US and time % DAY_US == _LAST_HOUR_US:
+            proposals = (*_zones_set_back(time), *proposals)
         hint = "rows of several sensors may be mixed; name the column that distinguishes them"
         content = "readings" if column in schema.targets else "values"
         raise DataError(

@@ -155,6 +155,8 @@ class Rows:
     """When the values that `--hold` holds end: a step after the newest reading."""
     signed: tuple[str, ...] = ()
     """Targets of directions, some of which are negative."""
+    has_hour_24: bool = False
+    """Whether stamps have a time of day of 24:00 or later."""
 
     @property
     def n_rows(self) -> int:
@@ -464,6 +466,7 @@ def read_rows(
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
     rows.zones, rows.signed = zones, targets.signed
+    rows.has_hour_24 = reader.repairs["hour-24"] > 0
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)

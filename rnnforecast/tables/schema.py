@@ -381,8 +381,8 @@ def _check_halves(source: Source, time: Column, evidence: Evidence, key: Sequenc
     """Raise `DataError` where the hours of each day are those of a clock without AM and PM."""
     if evidence.lacks_halves(evidence.key_codes(key)):
         raise DataError(
-            f"hours are from 1 to 12 in column {time.name!r}, and start over within each day: AM "
-            "and PM are missing",
+            f"no hour is above 12 in column {time.name!r}, and hours start over within each day: "
+            "AM and PM are missing",
             code="half-of-day",
             location=source.location(0, time.name),
             hint="write AM or PM behind each time; if they are hours of 24, use --time-format",

@@ -51,8 +51,9 @@ MAX_JITTER = 0.1
 """Stamps that lie off the grid by this share of a step are moved onto it."""
 _MIN_OWN_STEPS = 10
 """Fewer steps do not tell that no reading comes between."""
-_MIDNIGHTS, _MOST_MIDNIGHTS = 3, 0.8
-"""As many midnights with a date of the day before, and this share of all, are no chance."""
+_FEWEST_DAYS, _MOST_DAYS = 3, 0.8
+"""As many days with rows of another date, and this share of the days, are no chance."""
+_HALF_DAY_US, _MINUTE_US = DAY_US // 2, 60_000_000
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 MAX_UTC_OFFSET_US = 14 * HOUR_US
@@ -434,30 +435,33 @@ def check_future(rows: Rows, step_us: int, context: ReadContext) -> None:
 
 
 def check_jumps_back(rows: Rows, backward: Integers, step_us: int, context: ReadContext) -> None:
-    """Raise `DataError` where each midnight has the date of the day before.
+    """Raise `DataError` where rows of most days have another date, or another half of the day.
 
     Warns where a clock seems to have been reset: the time goes back far, and seldom.
     """
-    n_late, row = _midnights_before_their_days(rows, backward, step_us, context.tz)
-    ends_day = Proposal(("--midnight", "end"), "if 00:00 ends its date, as 24:00 does")
-    if n_late >= _MIDNIGHTS and context.config.midnight is None:
-        problem = "each midnight has the date of the day that it ends"
-        if context.schema.step_us is not None:  # a model reads as it did before
-            message = f"{problem}, as the order of the rows shows; they were sorted"
-            context.listener(WarningEvent("time-goes-back", message, n_late))
+    config, is_trained = context.config, context.schema.step_us is not None
+    wrong = None
+    if config.midnight != "start":
+        wrong = _find_wrong_dates(rows, backward, step_us, context.tz)
+    ways = () if wrong is None or config.midnight is not None else wrong.ways()
+    if wrong is not None and wrong.n_days >= _FEWEST_DAYS:
+        problem = f"{wrong.describe()}, as the order of the rows shows"
+        if is_trained:  # a model reads as it did before
+            message = f"{problem}; they were sorted"
+            context.listener(WarningEvent("time-goes-back", message, wrong.n_runs))
             return
         raise DataError(
-            f"{problem}: its row comes last of that date, not first",
+            problem,
             code="time-goes-back",
-            location=context.source.location(row, context.schema.time),
-            proposals=[
-                ends_day,
-                Proposal(("--midnight", "start"), "if 00:00 starts its date, to sort the rows"),
-            ],
+            location=context.source.location(wrong.row, context.schema.time),
+            proposals=ways,
+            hint=None
+            if len(ways) > 1
+            else "correct the times of these rows; if they are right, sort the rows by time",
         )
 
     wrong_row = _row_of_another_year(rows, backward, step_us)
-    if wrong_row is not None and context.schema.step_us is None:
+    if wrong_row is not None and not is_trained:
         raise DataError(
             "rows have another year than those before and after them, between which they would "
             "fit exactly with the same year",
@@ -473,30 +477,128 @@ def check_jumps_back(rows: Rows, backward: Integers, step_us: int, context: Read
         longest = describe_duration(int(long_jumps.max()))
         how_often = "once" if len(long_jumps) == 1 else f"{len(long_jumps)} times"
         message = f"the time goes backwards {how_often}, by up to {longest}; the rows were sorted"
-        ways = (ends_day,) if n_late and context.config.midnight is None else ()
-        context.listener(WarningEvent("time-goes-back", message, len(long_jumps), proposals=ways))
+        context.listener(WarningEvent("time-goes-back", message, len(long_jumps), ways[:1]))
 
 
-def _midnights_before_their_days(
+@dataclass(frozen=True)
+class _WrongDates:
+    """Rows that would fit between those before and after them a day or half a day later."""
+
+    shift_us: int
+    """By how much they are early; below 0 where they are late."""
+    clock_us: tuple[int, int]
+    """The earliest and the latest time of day of such a row."""
+    change_us: int
+    """The time of day at which dates change with these rows."""
+    n_runs: int
+    n_days: int
+    """Days with such rows."""
+    row: int
+    """The first one."""
+    has_hour_24: bool = False
+
+    def describe(self) -> str:
+        """Return what is wrong."""
+        first, last = map(_format_clock, self.clock_us)
+        if self.shift_us == DAY_US and self.clock_us == (0, 0):
+            return "each midnight has the date of the day that it ends"
+        if self.has_hour_24:
+            return "24:00 begins its date"
+        named = f"the rows at {first}" if first == last else f"the rows from {first} to {last}"
+        if abs(self.shift_us) == DAY_US:
+            return f"{named} have the date of the day {'before' if self.shift_us > 0 else 'after'}"
+        if all(us % _HALF_DAY_US < HOUR_US for us in self.clock_us):
+            moment = "noon" if self.shift_us > 0 else "midnight"
+            return f"12 AM and 12 PM are exchanged: {named} are those of {moment}"
+        return f"{named} belong to the {'second' if self.shift_us > 0 else 'first'} half of the day"
+
+    def ways(self) -> tuple[Proposal, ...]:
+        """Return the options that may read them."""
+        if self.has_hour_24:
+            return (Proposal(("--midnight", "start"), "if 24:00 starts its date"),)
+        if abs(self.shift_us) != DAY_US:
+            return ()
+        if self.clock_us == (0, 0):
+            return (
+                Proposal(("--midnight", "end"), "if 00:00 ends its date, as 24:00 does"),
+                Proposal(("--midnight", "start"), "if 00:00 starts its date, to sort the rows"),
+            )
+        at = _format_clock(self.change_us)
+        return (Proposal(("--midnight", at), f"if dates change at {at}"),)
+
+
+def _format_clock(us: int) -> str:
+    """Return a time of day as 14:30."""
+    return f"{us // HOUR_US:02d}:{us // _MINUTE_US % 60:02d}"
+
+
+def _find_wrong_dates(
     rows: Rows, backward: Integers, step_us: int, tz: str | None
-) -> tuple[int, int]:
-    """Return how many midnights have the date of the day before, and the first row of one.
+) -> _WrongDates | None:
+    """Return rows that lie a day or half a day from where their place in the file puts them.
 
-    A day later, each of them would lie between the rows before and after it of its series. The
-    number is 0 where most midnights do not.
+    On most days the time goes back, and later ahead, by that and about a step. The file may begin
+    with its newest row, or with its newest date. None where most days do not have such rows.
     """
     longest_us = max(step_us, HOUR_US)
-    if not ((backward < DAY_US) & (backward >= DAY_US - longest_us)).any():
-        return 0, 0
+    for period_us in (DAY_US, _HALF_DAY_US):
+        is_near = (np.abs(backward - period_us) <= longest_us) & (backward != period_us)
+        if step_us >= period_us or not is_near.any():
+            continue
+        order, times, codes = _by_series(rows)
+        clock = TimeAxis(tz, WALL_CLOCK).from_utc(times)
+        places = np.arange(len(order))
+        for place in (places, places[::-1], np.lexsort((clock // DAY_US, codes))):
+            wrong = _wrong_runs(clock[place], codes[place], place, period_us, longest_us)
+            if wrong is not None:
+                wrong = replace(wrong, row=int(order[wrong.row]))
+                is_24 = rows.has_hour_24 and wrong.shift_us == -DAY_US and not wrong.clock_us[0]
+                return replace(wrong, has_hour_24=is_24)
+    return None
 
-    order, times, codes = _by_series(rows)
-    is_midnight = TimeAxis(tz, WALL_CLOCK).from_utc(times) % DAY_US == 0
-    moves = np.where(np.diff(codes) == 0, np.diff(times), 0)
-    lag, lead = np.append(0, moves) + DAY_US, np.append(moves, 0) - DAY_US
-    is_late = is_midnight & (lag > 0) & (lag <= longest_us) & (lead >= 0) & (lead <= longest_us)
-    n_late = int(np.count_nonzero(is_late))
-    are_most = n_late >= _MOST_MIDNIGHTS * np.count_nonzero(is_midnight)
-    return (n_late, int(order[np.argmax(is_late)])) if are_most else (0, 0)
+
+def _wrong_runs(
+    clock: Integers, codes: Codes, place: Integers, period_us: int, longest_us: int
+) -> _WrongDates | None:
+    """Find runs of rows that begin with a jump of a period, and end with one to the other side.
+
+    `clock`, `codes` and the places of rows in the file, `(row,)`, are in the order of the clock.
+    """
+    moves, is_same = np.diff(clock), np.diff(codes) == 0
+    is_same &= (np.abs(np.diff(place)) == 1) | (moves > 0)  # rows of a file go back
+    is_back = is_same & (moves > -period_us) & (moves <= longest_us - period_us)
+    is_ahead = is_same & (moves > period_us) & (moves <= longest_us + period_us)
+    jumps = np.flatnonzero(is_back | is_ahead)
+    begin, end, is_early = jumps[:-1] + 1, jumps[1:], is_back[jumps[:-1]]
+    is_run = (is_early != is_back[end]) & (codes[begin] == codes[end])
+    is_run &= clock[end] - clock[begin] < period_us
+    n_rows = end - begin + 1
+    n_early, n_late = (int(n_rows[is_run & kind].sum()) for kind in (is_early, ~is_early))
+    if not n_early + n_late:
+        return None
+
+    # the fewer rows are the wrong ones
+    sign = 1 if n_early and (not n_late or n_early <= n_late) else -1
+    begin, end = (x[is_run & (is_early == (sign > 0))] for x in (begin, end))
+    days = clock // DAY_US
+    n_days = len(np.unique(days[begin]))
+    lowest, highest = int((clock % DAY_US)[begin].min()), int((clock % DAY_US)[end].max())
+    if n_days < _FEWEST_DAYS:  # all rows at such times count
+        time_of_day = clock % DAY_US
+        n_all = np.count_nonzero((time_of_day >= lowest) & (time_of_day <= highest))
+        are_most = (end - begin + 1).sum() >= _MOST_DAYS * n_all
+    else:
+        first, last = np.full((2, int(codes.max()) + 1), np.iinfo(np.int64).max)
+        np.minimum.at(first, codes[begin], days[begin])
+        np.minimum.at(last, codes[begin], -days[begin])
+        is_between = (days >= first[codes]) & (days <= -last[codes])
+        day_of_series = codes.astype(np.int64) * (np.ptp(days) + 1) + days - days.min()
+        are_most = len(begin) >= _MOST_DAYS * len(np.unique(day_of_series[is_between]))
+    if not are_most:
+        return None
+    change_us = int(np.median((clock[end + 1] if sign > 0 else clock[begin]) % DAY_US))
+    row = int(min(place[begin].min(), place[end].min()))
+    return _WrongDates(sign * period_us, (lowest, highest), change_us, len(begin), n_days, row)
 
 
 def _by_series(rows: Rows) -> tuple[Integers, Integers, Codes]:

@@ -62,6 +62,9 @@ _WITHOUT_ZONE = re.compile(r"[\d\s:.,/-]*")
 _DECIMAL_MONTH = re.compile(r"\s*\d{4}\.\d{1,2}\s*")
 """A year and a month as a number, in which 1990.1 is October, but in ISO 8601 January."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
+_HOUR_24 = re.compile(r"(?<=[T ])2[4-9](?=:?[0-5]\d)")
+_AFTER_24, _MIN_AFTER_24 = re.compile(r"(?<=[T ])2[4-9]:[0-5]\d(?:\D|$)"), 3
+"""A time of day that goes on after 24:00, and how many of them are no mistakes."""
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _MAX_FORMS = 3
 """Forms of stamps that are offered at once."""
@@ -78,7 +81,7 @@ _PERIODS_OF_YEAR = (1, 2, 4, 12)
 _UNEVEN, _MAX_YEAR = 0.1, 10_000
 """Share by which a month may be shorter than a twelfth of a year; what is later is no year."""
 REPAIR_MESSAGES = {
-    "hour-24": "24:00 read as midnight of the next day",
+    "hour-24": "24:00 and later read as times of the next day",
     "leap-second": "leap second read as the end of the previous second",
     "interval": "time interval read as its start",
 }
@@ -185,7 +188,8 @@ class TimestampReader:
         zone = Zone.of_column(column)
         if not column.is_typed and column.kind == "time" and config.tz is None:
             _check_zone_names(column, source.name)
-        parser = TimestampParser(zone.is_aware, config.time_format)
+        day_us = 0 if config.midnight == "start" else DAY_US
+        parser = TimestampParser(zone.is_aware, config.time_format, day_us)
         return cls(source, schema, config, column, zone, parser)
 
     @property
@@ -219,9 +223,9 @@ class TimestampReader:
         else:
             times = self._parse_texts(array, n_before)
 
-        if self.config.midnight == "end" and not self.repairs["hour-24"]:
-            clock = TimeAxis(self.zone.name, WALL_CLOCK).from_utc(times)
-            times = np.where(clock % DAY_US == 0, times + DAY_US, times)
+        change_us = self.config.date_change_us
+        if change_us is not None and not self.repairs["hour-24"]:
+            times = TimeAxis(self.zone.name, WALL_CLOCK).with_dates_from(change_us, times)
 
         is_outside = ~_are_in_years(times, self.config.years)
         if is_outside.any() and not self._is_history(times[is_outside]):
@@ -511,6 +515,8 @@ class TimestampParser:
     is_aware: bool
     format: str | None = None
     """The user's format; without it an early batch decides for all later ones."""
+    hour_24_us: int = DAY_US
+    """What is added to midnight for 24:00: a day, or nothing where it starts its date."""
     _forms: list[StampForm] = field(default_factory=list)
     """The form that the stamps have, once an early batch has told it."""
 
@@ -553,16 +559,18 @@ class TimestampParser:
         """Parse texts in ISO 8601, or in the user's format; null is no time."""
         # 24:00 becomes midnight of the same day, a leap second the second before, plus an addend
         texts = repaired = array.fill_null("").to_pandas()
-        is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
+        is_midnight = _have_hour_24(texts)
         is_leap = texts.str.contains(_LEAP_SECOND).to_numpy(np.bool_)
         repairs: Counter[str] = Counter()
         if is_midnight.any():
-            repaired = repaired.str.replace(_MIDNIGHT, "00", regex=True)
-            repairs["hour-24"] += int(is_midnight.sum())
+            late = repaired[is_midnight]
+            late = late.str.replace(_HOUR_24, lambda m: f"{int(m[0]) - 24:02d}", regex=True)
+            repaired = repaired.mask(is_midnight, late)
+            repairs["hour-24"] += int(is_midnight.sum()) * (self.hour_24_us > 0)
         if is_leap.any():
             repaired = repaired.str.replace(_LEAP_SECOND, ":59", regex=True)
             repairs["leap-second"] += int(is_leap.sum())
-        addend_us = is_midnight * DAY_US + is_leap * _END_OF_SECOND_US
+        addend_us = is_midnight * self.hour_24_us + is_leap * _END_OF_SECOND_US
 
         pattern = "ISO8601" if form is not None or self.format is None else self.format
         parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)
@@ -578,6 +586,16 @@ class TimestampParser:
                 repairs["interval"] += n_intervals
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
         return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, array, repairs)
+
+
+def _have_hour_24(texts: pd.Series) -> Flags:
+    """Tell which texts have a time of day of 24:00; or later, where some are."""
+    has_24: Flags = texts.str.contains(_HOUR_24).to_numpy(np.bool_)
+    if not has_24.any():
+        return has_24
+    is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
+    is_after = texts.str.contains(_AFTER_24).to_numpy(np.bool_) & ~is_midnight
+    return is_midnight | (is_after & (np.count_nonzero(is_after) >= _MIN_AFTER_24))
 
 
 def _check_halves(forms: Sequence[StampForm], texts: pa.Array) -> None:

@@ -638,3 +638,19 @@ def test_ticks_are_told_from_nanoseconds_by_their_steps(tmp_path, step_s):
 @pytest.mark.parametrize(("end", "zone"), [(" UTC+2", "+02:00"), (" GMT-5", "-05:00")])
 def test_an_offset_of_one_digit_is_read(tmp_path, end, zone):
     assert read(stamped(tmp_path, [f"{moment}{end}" for moment in hours()])).schema.tz == zone
+
+
+def test_hours_of_24_beside_am_and_pm_are_read_but_not_in_the_morning(tmp_path):
+    stamps = [f"2024-05-13 {h:02d}:00 {'PM' if h > 11 else 'AM'}" for h in range(24)]
+    panel = read(write(tmp_path / "x.csv", "time,v", *(f"{t},1{i}" for i, t in enumerate(stamps))))
+    assert (panel.panel.lengths[0], panel.panel.step_us) == (24, HOUR_US)
+    stamps[20] = "2024-05-13 20:00 AM"
+    path = write(tmp_path / "y.csv", "time,v", *(f"{t},1{i}" for i, t in enumerate(stamps)))
+    assert failure(path).code == "not-a-time"
+
+
+def test_noon_and_midnight_are_halves_of_the_day(tmp_path):
+    marks = ["midnight", *["am"] * 11, "noon", *["pm"] * 11]
+    rows = [f"2024-05-13 {h % 12 or 12} {mark},1{h}" for h, mark in enumerate(marks)]
+    panel = read(write(tmp_path / "x.csv", "time,v", *rows)).panel
+    assert (panel.lengths[0], panel.of(0)[[0, 12]].tolist()) == (24, [10, 112])

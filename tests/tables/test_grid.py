@@ -265,6 +265,91 @@ def test_a_year_that_is_repeated_or_stands_first_is_no_wrong_one():
     assert "repeated-row" in read(table(repeated * HOUR_US, repeated)).warnings
 
 
+HOURS = np.arange(24 * 10)
+"""Those of ten days."""
+
+
+def _in_order(order: str, hours: np.ndarray) -> np.ndarray:
+    """Return the places of hours in a file."""
+    places = np.arange(len(hours))
+    if order == "newest date first":
+        return np.lexsort((places, -(hours // 24)))
+    return places if order == "oldest first" else places[::-1]
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+@pytest.mark.parametrize(
+    ("order", "shifted", "day", "clocks", "change"),
+    [
+        ("oldest first", HOURS % 24 < 2, "before", "00:00 to 01:00", "02:00"),
+        ("newest first", HOURS % 24 < 2, "before", "00:00 to 01:00", "02:00"),
+        ("newest date first", HOURS % 24 < 2, "before", "00:00 to 01:00", "02:00"),
+        ("oldest first", HOURS % 24 < 6, "before", "00:00 to 05:00", "06:00"),
+        ("oldest first", HOURS % 24 >= 19, "after", "19:00 to 23:00", "19:00"),
+        ("newest first", HOURS % 24 >= 19, "after", "19:00 to 23:00", "19:00"),
+    ],
+)
+def test_dates_that_change_at_another_time_are_asked_about(
+    is_long, order, shifted, day, clocks, change
+):
+    hours = HOURS + 24 * shifted * (1 if day == "after" else -1)
+    places = _in_order(order, hours)
+    names = {"id": np.repeat(["a", "b"], 240)} if is_long else {}
+    stamps = np.tile(hours[places], 1 + is_long) * HOUR_US
+    data = table(stamps, np.tile(places, 1 + is_long), **names)
+
+    error = failure(data)
+
+    assert error.code == "time-goes-back"
+    assert str(error).startswith(f"the rows from {clocks} have the date of the day {day}, ")
+    assert [p.options for p in error.proposals] == [("--midnight", change)]
+    assert "sort the rows by time" in error.hint
+    panel = read(data, midnight=change).panel
+    assert (panel.of(0).tolist(), panel.start[0]) == (HOURS.tolist(), START_US)
+
+
+@pytest.mark.parametrize("order", ["newest first", "newest date first"])
+def test_midnights_that_end_their_dates_are_seen_in_any_order_of_the_file(order):
+    hours = HOURS - 24 * (HOURS % 24 == 0)
+    places = _in_order(order, hours)
+    data = table(hours[places] * HOUR_US, places)
+    assert [p.options[1] for p in failure(data).proposals] == ["end", "start"]
+    assert read(data, midnight="end").panel.of(0).tolist() == HOURS.tolist()
+
+
+@pytest.mark.parametrize("order", ["oldest first", "newest first"])
+@pytest.mark.parametrize("opens", [0, 7])
+def test_noon_and_midnight_that_are_exchanged_are_an_error(order, opens):
+    is_open = opens <= HOURS % 24
+    hours = (HOURS + 12 * (HOURS % 24 == 0) - 12 * (HOURS % 24 == 12))[is_open]
+    error = failure(table(hours[_in_order(order, hours)] * HOUR_US))
+    assert (error.code, error.proposals) == ("time-goes-back", ())
+    assert "12 AM and 12 PM are exchanged" in str(error)
+
+
+def test_dates_that_begin_to_change_late_are_an_error_that_no_option_solves():
+    late = HOURS - 24 * ((HOURS % 24 < 2) & (HOURS > 100))
+    error = failure(table(late * HOUR_US))
+    assert (error.code, error.location.line) == ("time-goes-back", 121)
+    assert read(table(late * HOUR_US), midnight="start", on_duplicate="last")
+
+
+@pytest.mark.parametrize(
+    "hours",
+    [
+        np.concatenate([np.arange(24 * day, 24 * day + 48) for day in range(10)]),  # forecasts
+        np.concatenate([np.arange(24 * day + 1, 24 * day + 25) for day in range(10)[::-1]]),
+        np.arange(240).reshape(10, 24).T.ravel(),  # all days of an hour, and of the next one
+        np.arange(240).reshape(10, 24)[:, ::-1].ravel(),
+        np.append(np.delete(np.arange(240), [24, 25]), [24, 25]),  # two late rows
+        np.where(np.isin(np.arange(240), [24, 25, 120]), np.arange(240) - 24, np.arange(240)),
+        np.delete(np.arange(240), np.flatnonzero(np.arange(240) % 24 < 2)),  # no rows at night
+    ],
+)
+def test_rows_in_another_order_have_the_dates_that_they_say(hours):
+    assert read(table(hours * HOUR_US, np.zeros(len(hours)))).panel.lengths[0] >= 238
+
+
 def test_a_single_midnight_with_the_date_of_the_day_before_is_said():
     steps = np.concatenate([np.arange(1, 144), [0], np.arange(145, 240)])
     warned = read(table(steps * 10 * MINUTE_US)).warnings["time-goes-back"]

@@ -116,6 +116,31 @@ def test_24_00_stays_midnight_of_the_next_day_where_midnight_ends_its_date(tmp_p
     assert stamped(tmp_path, stamps, midnight="end").panel.target.tolist() == [0, 1, 2]
 
 
+def test_24_00_that_begins_its_date_is_asked_about(tmp_path):
+    days = [f"2024-02-{day} {hour or 24:02d}:00" for day in range(10, 20) for hour in range(24)]
+    error = refused(tmp_path, days)
+    assert (error.code, error.location.line) == ("time-goes-back", 26)
+    assert [p.options for p in error.proposals] == [("--midnight", "start")]
+    panel = stamped(tmp_path, days, midnight="start").panel
+    assert panel.target.tolist() == list(range(240))
+
+
+def test_hours_after_24_go_on_into_the_next_day_unless_they_are_few(tmp_path):
+    hours = [f"2024-02-{10 + h // 24} {h % 24:02d}:00" for h in range(4, 240)]
+    service = [f"2024-02-{9 + h // 24} {h % 24 + 24:02d}:00" for h in range(240)]
+    mixed = [service[h] if h % 24 < 4 else hours[h - 4] for h in range(4, 240)]
+    result = stamped(tmp_path, mixed)
+    assert (result.panel.lengths[0], result.panel.step_us) == (236, HOUR_US)
+    assert result.warnings["hour-24"].count == 36
+    assert refused(tmp_path, [*hours[:-1], service[25]]).code == "several-formats"
+
+
+@pytest.mark.parametrize("midnight", ["24:00", "noon", "6", "06:60"])
+def test_a_time_at_which_dates_change_is_a_time_of_day(midnight):
+    with pytest.raises(UsageError, match="--midnight"):
+        DataConfig(midnight=midnight)
+
+
 def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
     stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
     result = stamped(tmp_path, stamps, freq="1s", agg="mean")
@@ -608,6 +633,15 @@ def test_where_a_clock_was_set_back_the_zones_of_that_hour_are_offered(tmp_path,
     assert f"--tz {zone.replace('Vienna', 'Berlin')}" in proposals
 
 
+@pytest.mark.parametrize(("day", "n_offered"), [("2018-02-17", 3), ("2018-02-15", 0)])
+def test_the_hour_before_midnight_may_come_twice_in_a_zone(tmp_path, day, n_offered):
+    stamps = [str(t) for t in pd.date_range("2018-02-14", periods=96, freq="1h")]
+    error = refused(tmp_path, sorted([*stamps, f"{day} 23:00:00"]))
+    options = options_of(error.proposals)
+    assert sum(option.startswith("--tz America/") for option in options) == n_offered
+    assert n_offered == 0 or "--tz America/Sao_Paulo" in options
+
+
 def test_two_readings_in_an_hour_that_clocks_show_twice_may_be_those_of_a_zone(tmp_path):
     stamps = [str(t) for t in pd.date_range("2024-10-26", periods=96, freq="20min")]
     stamps.insert(0, "2024-10-27 02:40:00")
@@ -693,22 +727,28 @@ LOST_HALVES = {
 
 
 @pytest.mark.parametrize("hours", LOST_HALVES)
-@pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M", "%d.%m.%Y %-I:%M"])
+@pytest.mark.parametrize("form", ["%Y-%m-%d %I:%M", "%d.%m.%Y %-I:%M", "0 to 11"])
 @pytest.mark.parametrize("sites", ["", "ab"])
 @pytest.mark.parametrize("order", [1, -1])
 def test_hours_to_12_that_start_over_within_days_ask_for_the_half(
     tmp_path, hours, form, sites, order
 ):
+    def write_stamp(time):
+        hour = f"{time:%Y-%m-%d} {time.hour % 12:02d}:00"
+        return hour if form == "0 to 11" else time.strftime(form)
+
     times = list(filter(LOST_HALVES[hours], pd.date_range("2024-05-13", periods=300, freq="1h")))
-    rows = [f"{t.strftime(form)},{site},{i}" for i, t in enumerate(times) for site in sites or "a"]
+    rows = [f"{write_stamp(t)},{site},{i}" for i, t in enumerate(times) for site in sites or "a"]
     path = write(tmp_path / "x.csv", "time,site,v", *rows[::order])
     assert failure(path).code == "half-of-day"
-    if hours != "all hours":  # whoever says that these are hours of the day has the word
+    if (
+        hours != "all hours" and form != "0 to 11"
+    ):  # whoever says that these are hours of the day has the word
         stamps = form.replace("%I", "%H").replace("%-I", "%H")
         assert read(path, time_format=stamps).panel.n_series == max(len(sites), 1)
 
 
-@pytest.mark.parametrize("hours", [range(1, 13), range(12, 13), (3, 9)])
+@pytest.mark.parametrize("hours", [range(1, 13), range(12), range(12, 13), (3, 9)])
 @pytest.mark.parametrize("order", [1, -1])
 def test_hours_to_12_in_their_order_lack_no_half(tmp_path, hours, order):
     times = [t for t in pd.date_range("2024-05-13", periods=1500, freq="1h") if t.hour in hours]

@@ -342,6 +342,11 @@ KINDS: dict[str, Kind] = {
         (flow(),),
         offers=2,
     ),
+    "dates that change in the morning": Kind(
+        "time-goes-back",
+        lambda: stamped(STAMPS, lambda t: f"{t - pd.Timedelta('3h'):%Y-%m-%d} {t:%H:%M}"),
+        (flow(),),
+    ),
     "a leap second": Kind(
         "leap-second",
         lambda: column(
