@@ -47,6 +47,16 @@ _ZONE_ABBREVIATION = re.compile(
     r"UTC|GMT|Z|WET|WEST|BST|CET|CEST|MEZ|MESZ|EET|EEST|MSK|[ECMPA][SD]T|AK[SD]T|HST|NZ[SD]T"
     r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
 )
+_UNIT_NAME = re.compile(r"(^|.*[^a-zA-Z])(?i:units?|uom)|.*[a-z](Units?|UOM)")
+_CURRENCY_NAME, _CURRENCY = re.compile("(?i).*(currency|ccy)"), re.compile("[A-Z]{3}")
+_MANY_READINGS = 20
+"""Different values that a column of readings has, at least."""
+_JUMP = 4.0
+"""Steps at which a unit changes are this many times as long as the others, at least."""
+_MIN_CHANGES, _EXACT_POWER, _SMOOTH_SHARE = 20, 0.02, 0.6
+"""Changes of a status that tell a factor; how far, in decades, it is from a power of ten; and how
+long the steps there are in comparison with the spread of all readings, once these are scaled: those
+of readings that are noise about the level of their state are as long."""
 _MAX_FLAGS_PER_ROW = 8
 """Distinct codes are counted in a byte array of up to this many entries per row, which is smaller
 and faster than a hash table."""
@@ -101,6 +111,24 @@ class ColumnEvidence:
         """Whether it holds units, or is called so: `unit` is also the name of a machine."""
         is_called_unit = self.column.name.strip().casefold() in ("unit", "units", "uom")
         return is_called_unit or (self._are_words and self.is_unit)
+
+    @property
+    def may_be_status(self) -> bool:
+        """Whether it holds a few texts or whole numbers, or one that is missing in some rows."""
+        n_states = self.n_values + int(self.codes.min(initial=0) < 0)
+        return 1 < n_states <= _MAX_TEXTS and not self.is_fraction
+
+    @property
+    def is_called_unit(self) -> bool:
+        """Whether the name ends in a word for a unit, such as temp_unit."""
+        return _UNIT_NAME.fullmatch(self.column.name.strip()) is not None
+
+    @property
+    def are_currencies(self) -> bool:
+        """Whether it holds several currencies, such as EUR and USD, and is called so."""
+        is_called = _CURRENCY_NAME.fullmatch(self.column.name.strip()) is not None
+        codes = [text for text in self.texts[: _MAX_TEXTS + 1] if _CURRENCY.fullmatch(text)]
+        return is_called and self.numbers is None and 2 <= self.n_values == len(codes)
 
     @cached_property
     def is_zone(self) -> bool:
@@ -396,6 +424,92 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
         values = pd.to_numeric(pd.Series([*number_of, None], dtype=object), errors="coerce")
         numbers = values.to_numpy(np.float64)[codes]
     return ColumnEvidence(column, codes, tuple(number_of), numbers)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Pairs of rows, `(pair,)` each, that follow each other in a series."""
+
+    before: Integers
+    """Rows before those at which a status changes."""
+    after: Integers
+    first: Integers
+    """Rows before the next one of their series with the same status."""
+    second: Integers
+
+
+def changes_of(evidence: Evidence, column: ColumnEvidence, codes: Integers) -> Changes:
+    """Return where a status changes; `codes` are those of series, `(row,)`."""
+    order = evidence.sort(codes)
+    is_change = (np.diff(codes[order]) == 0) & (np.diff(column.codes[order]) != 0)
+    states = pair_codes(codes, column.codes)
+    by_state = order[np.argsort(states[order], kind="stable")]
+    is_same = np.diff(states[by_state]) == 0
+    return Changes(
+        order[:-1][is_change], order[1:][is_change], by_state[:-1][is_same], by_state[1:][is_same]
+    )
+
+
+def find_scaled(
+    evidence: Evidence, column: ColumnEvidence, codes: Integers, *, is_unit: bool
+) -> tuple[str, int] | None:
+    """Return readings whose unit or power of ten a column tells: their name, and the power.
+
+    They jump where the column changes within a series of `codes`, `(row,)`, and go on once they are
+    scaled. A column of units tells any factor, which is 0 here.
+    """
+    changes = changes_of(evidence, column, codes)
+    if len(changes.before) < (1 if is_unit else _MIN_CHANGES):
+        return None
+    for name, cells in evidence.columns.items():
+        values = cells.numbers
+        if values is None or cells is column or cells.n_values < _MANY_READINGS:
+            continue
+        jump = _median_step(values, changes.before, changes.after)
+        step = _median_step(values, changes.first, changes.second)
+        if not jump >= _JUMP * step > 0:
+            continue
+        power = _power_between(values, column, codes, changes)
+        if power or is_unit:
+            return name, power
+    return None
+
+
+def _median_step(values: Doubles, first: Integers, second: Integers) -> float:
+    """Return the median distance between the readings of rows; NaN without any."""
+    steps = np.abs(values[second] - values[first])
+    steps = steps[np.isfinite(steps)]
+    return float(np.median(steps)) if len(steps) else np.nan
+
+
+def _power_between(
+    values: Doubles, column: ColumnEvidence, codes: Integers, changes: Changes
+) -> int:
+    """Return the power of ten between the readings of two states that follow each other.
+
+    0 where it is none.
+    """
+    states = column.codes + 1
+    before, after = states[changes.before], states[changes.after]
+    low, high = np.minimum(before, after), np.maximum(before, after)
+    pairs = low * (column.n_values + 1) + high
+    is_pair = pairs == np.bincount(pairs).argmax()  # the two states that meet most often
+    if np.count_nonzero(is_pair) < _MIN_CHANGES:
+        return 0
+    with np.errstate(divide="ignore"):
+        decades = np.log10(np.abs(values))
+    growth = decades[changes.after] - decades[changes.before]
+    growth = np.where(after > before, growth, -growth)[is_pair]
+    growth = growth[np.isfinite(growth)]
+    power = round(float(np.median(growth))) if len(growth) >= _MIN_CHANGES else 0
+    if not power or abs(np.median(growth) - power) > _EXACT_POWER:
+        return 0
+
+    is_state = np.isfinite(decades) & np.isin(states, [low[is_pair][0], high[is_pair][0]])
+    scaled = pd.Series(decades - np.where(states == high[is_pair][0], power, 0))[is_state]
+    deviation = scaled - scaled.groupby(codes[is_state]).transform("median")
+    is_smooth = np.median(np.abs(growth - power)) <= _SMOOTH_SHARE * deviation.std()
+    return power if is_smooth else 0
 
 
 def code_times(times: Integers) -> Integers:

@@ -21,8 +21,10 @@ from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import (
+    ColumnEvidence,
     Evidence,
     count_codes,
+    find_scaled,
     gather_evidence,
     pair_codes,
     time_evidence,
@@ -432,14 +434,18 @@ def check_units(
     for name, column in evidence.columns.items():
         units = column.quantities
         are_in_turn = column.may_be_unit and evidence.is_successive(column)
-        if not (units or are_in_turn) or name in named:
+        is_sure = bool(units) or are_in_turn or column.are_currencies
+        if not (is_sure or column.may_be_status) or name in named:
             continue
 
         remaining = [part for part in dict.fromkeys(key) if part != name]
         if name in key and not are_in_turn:
             is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
-            if is_needed or len(set(units)) == len(units):
+            if is_needed or (units and len(set(units)) == len(units)):
                 continue
+        if not is_sure:
+            _check_scale(evidence, source, key, column)
+            continue
         is_seen = column.codes >= 0
         codes = evidence.key_codes(remaining)[is_seen]
         if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
@@ -455,6 +461,27 @@ def check_units(
             ],
             hint="convert the readings to one unit",
         )
+
+
+def _check_scale(
+    evidence: Evidence, source: str, key: Sequence[str], column: ColumnEvidence
+) -> None:
+    """Raise `DataError` where the readings jump to another unit or power of ten with a column."""
+    name = column.column.name
+    is_unit = (column.is_called_unit or column.may_be_unit) and name not in key
+    codes = evidence.key_codes([part for part in key if part != name])
+    scaled = find_scaled(evidence, column, codes, is_unit=is_unit)
+    if scaled is None:
+        return
+    reading, power = scaled
+    raise DataError(
+        f"column {name!r} tells the unit of {reading!r}, whose readings jump "
+        f"{f'by a factor of {10 ** abs(power):,} ' if power else ''}where it changes",
+        code="mixed-units",
+        location=Location(source, column=name),
+        proposals=[Proposal(("--past", name), f"if {name!r} is not the unit of the readings")],
+        hint="convert the readings to one unit",
+    )
 
 
 def note_roles(
