@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import DAY_US, HOUR_US, Flags
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit, quantity_of
 from rnnforecast.sources.source import Source
@@ -31,6 +31,8 @@ was set back, or rows were sent twice."""
 _MOST_MISSING = 0.05
 """A column that names the series, or a zone, lacks no more than this share of its cells."""
 _JITTER = 0.1
+_N_LISTED, _RARELY = 3, 0.01
+"""Units that a message names; largest share of rows that are exceptions."""
 _MAX_GAP_STEPS = 20.0
 """A longer gap says nothing about the step."""
 _SERIES_NAMES = (
@@ -49,9 +51,9 @@ _ZONE_ABBREVIATION = re.compile(
 )
 _UNIT_NAME = re.compile(r"(^|.*[^a-zA-Z])(?i:units?|uom)|.*[a-z](Units?|UOM)")
 _CURRENCY_NAME, _CURRENCY = re.compile("(?i).*(currency|ccy)"), re.compile("[A-Z]{3}")
-_MANY_READINGS = 20
+MANY_READINGS = 20
 """Different values that a column of readings has, at least."""
-_JUMP = 4.0
+JUMP = 4.0
 """Steps at which a unit changes are this many times as long as the others, at least."""
 _MIN_CHANGES, _EXACT_POWER, _SMOOTH_SHARE = 20, 0.02, 0.6
 """Changes of a status that tell a factor; how far, in decades, it is from a power of ten; and how
@@ -426,6 +428,68 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
     return ColumnEvidence(column, codes, tuple(number_of), numbers)
 
 
+def check_units(
+    evidence: Evidence, source: str, key: Sequence[str], named: Collection[str] = ()
+) -> None:
+    """Raise `DataError` where a column tells that the readings of one series have several units.
+
+    Units of different quantities may name the series; those of one, such as W and kW, may do so
+    only where both come at a time, and so may those that follow each other. Columns that the user
+    has `named` are not looked at.
+    """
+    for name, column in evidence.columns.items():
+        units = column.quantities
+        are_in_turn = column.may_be_unit and evidence.is_successive(column)
+        is_sure = bool(units) or are_in_turn or column.are_currencies
+        if not (is_sure or column.may_be_status) or name in named:
+            continue
+
+        remaining = [part for part in dict.fromkeys(key) if part != name]
+        if name in key and not are_in_turn:
+            is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
+            if is_needed or (units and len(set(units)) == len(units)):
+                continue
+        if not is_sure:
+            _check_scale(evidence, source, key, column)
+            continue
+        is_seen = column.codes >= 0
+        codes = evidence.key_codes(remaining)[is_seen]
+        if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
+            continue
+        raise DataError(
+            f"column {name!r} has several units ({', '.join(column.texts[:_N_LISTED])}) within "
+            "one series",
+            code="mixed-units",
+            location=Location(source, column=name),
+            proposals=[
+                Proposal(("--series", ",".join([*remaining, name])), "if each unit is of a sensor"),
+                Proposal(("--past", name), f"if {name!r} is not the unit of the readings"),
+            ],
+            hint="convert the readings to one unit",
+        )
+
+
+def _check_scale(
+    evidence: Evidence, source: str, key: Sequence[str], column: ColumnEvidence
+) -> None:
+    """Raise `DataError` where the readings jump to another unit or power of ten with a column."""
+    name = column.column.name
+    is_unit = (column.is_called_unit or column.may_be_unit) and name not in key
+    codes = evidence.key_codes([part for part in key if part != name])
+    scaled = _find_scaled(evidence, column, codes, is_unit=is_unit)
+    if scaled is None:
+        return
+    reading, power = scaled
+    raise DataError(
+        f"column {name!r} tells the unit of {reading!r}, whose readings jump "
+        f"{f'by a factor of {10 ** abs(power):,} ' if power else ''}where it changes",
+        code="mixed-units",
+        location=Location(source, column=name),
+        proposals=[Proposal(("--past", name), f"if {name!r} is not the unit of the readings")],
+        hint="convert the readings to one unit",
+    )
+
+
 @dataclass(frozen=True)
 class Changes:
     """Pairs of rows, `(pair,)` each, that follow each other in a series."""
@@ -450,7 +514,7 @@ def changes_of(evidence: Evidence, column: ColumnEvidence, codes: Integers) -> C
     )
 
 
-def find_scaled(
+def _find_scaled(
     evidence: Evidence, column: ColumnEvidence, codes: Integers, *, is_unit: bool
 ) -> tuple[str, int] | None:
     """Return readings whose unit or power of ten a column tells: their name, and the power.
@@ -463,11 +527,11 @@ def find_scaled(
         return None
     for name, cells in evidence.columns.items():
         values = cells.numbers
-        if values is None or cells is column or cells.n_values < _MANY_READINGS:
+        if values is None or cells is column or cells.n_values < MANY_READINGS:
             continue
-        jump = _median_step(values, changes.before, changes.after)
-        step = _median_step(values, changes.first, changes.second)
-        if not jump >= _JUMP * step > 0:
+        jump = median_step(values, changes.before, changes.after)
+        step = median_step(values, changes.first, changes.second)
+        if not jump >= JUMP * step > 0:
             continue
         power = _power_between(values, column, codes, changes)
         if power or is_unit:
@@ -475,7 +539,7 @@ def find_scaled(
     return None
 
 
-def _median_step(values: Doubles, first: Integers, second: Integers) -> float:
+def median_step(values: Doubles, first: Integers, second: Integers) -> float:
     """Return the median distance between the readings of rows; NaN without any."""
     steps = np.abs(values[second] - values[first])
     steps = steps[np.isfinite(steps)]

@@ -21,10 +21,9 @@ from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import (
-    ColumnEvidence,
     Evidence,
+    check_units,
     count_codes,
-    find_scaled,
     gather_evidence,
     pair_codes,
     time_evidence,
@@ -42,6 +41,7 @@ from rnnforecast.tables.roles import (
     timed_columns,
     zones_of,
 )
+from rnnforecast.tables.spikes import find_bad_quality
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
@@ -338,6 +338,9 @@ def infer_schema(
     _check_targets(source, targets, explicit=bool(config.target))
     _check_routes(source, evidence, tuple(dict.fromkeys(key)), targets, config, listener)
     check_counters(targets, config)
+    unbounded = {*targets} - config.valid_ranges.keys()
+    for warning in find_bad_quality(evidence, key, unbounded, na_values=config.numeric_na_values):
+        listener(warning)
     covariates = _covariates(columns, config, series)
 
     # What is left out, and why
@@ -420,68 +423,6 @@ def infer_key(
         evidence = with_texts_of_numbers(evidence, source, reader)
         series, reason = _infer_series(source, evidence, names)
     return evidence, series, reason
-
-
-def check_units(
-    evidence: Evidence, source: str, key: Sequence[str], named: Collection[str] = ()
-) -> None:
-    """Raise `DataError` where a column tells that the readings of one series have several units.
-
-    Units of different quantities may name the series; those of one, such as W and kW, may do so
-    only where both come at a time, and so may those that follow each other. Columns that the user
-    has `named` are not looked at.
-    """
-    for name, column in evidence.columns.items():
-        units = column.quantities
-        are_in_turn = column.may_be_unit and evidence.is_successive(column)
-        is_sure = bool(units) or are_in_turn or column.are_currencies
-        if not (is_sure or column.may_be_status) or name in named:
-            continue
-
-        remaining = [part for part in dict.fromkeys(key) if part != name]
-        if name in key and not are_in_turn:
-            is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
-            if is_needed or (units and len(set(units)) == len(units)):
-                continue
-        if not is_sure:
-            _check_scale(evidence, source, key, column)
-            continue
-        is_seen = column.codes >= 0
-        codes = evidence.key_codes(remaining)[is_seen]
-        if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
-            continue
-        raise DataError(
-            f"column {name!r} has several units ({', '.join(column.texts[:_N_SIMILAR])}) within "
-            "one series",
-            code="mixed-units",
-            location=Location(source, column=name),
-            proposals=[
-                Proposal(("--series", ",".join([*remaining, name])), "if each unit is of a sensor"),
-                Proposal(("--past", name), f"if {name!r} is not the unit of the readings"),
-            ],
-            hint="convert the readings to one unit",
-        )
-
-
-def _check_scale(
-    evidence: Evidence, source: str, key: Sequence[str], column: ColumnEvidence
-) -> None:
-    """Raise `DataError` where the readings jump to another unit or power of ten with a column."""
-    name = column.column.name
-    is_unit = (column.is_called_unit or column.may_be_unit) and name not in key
-    codes = evidence.key_codes([part for part in key if part != name])
-    scaled = find_scaled(evidence, column, codes, is_unit=is_unit)
-    if scaled is None:
-        return
-    reading, power = scaled
-    raise DataError(
-        f"column {name!r} tells the unit of {reading!r}, whose readings jump "
-        f"{f'by a factor of {10 ** abs(power):,} ' if power else ''}where it changes",
-        code="mixed-units",
-        location=Location(source, column=name),
-        proposals=[Proposal(("--past", name), f"if {name!r} is not the unit of the readings")],
-        hint="convert the readings to one unit",
-    )
 
 
 def note_roles(
