@@ -41,7 +41,7 @@ from rnnforecast.tables.roles import (
     timed_columns,
     zones_of,
 )
-from rnnforecast.tables.spikes import find_bad_quality
+from rnnforecast.tables.spikes import find_bad_quality, find_signs
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
@@ -339,7 +339,8 @@ def infer_schema(
     _check_routes(source, evidence, tuple(dict.fromkeys(key)), targets, config, listener)
     check_counters(targets, config)
     unbounded = {*targets} - config.valid_ranges.keys()
-    for warning in find_bad_quality(evidence, key, unbounded, na_values=config.numeric_na_values):
+    bad = find_bad_quality(evidence, key, unbounded, na_values=config.numeric_na_values)
+    for warning in (*bad, *find_signs(evidence, key, targets)):
         listener(warning)
     covariates = _covariates(columns, config, series)
 

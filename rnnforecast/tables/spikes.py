@@ -1,4 +1,4 @@
-"""Readings that leave and return: spikes, and those that a column marks as bad.
+"""Readings that leave and return: spikes, those marked as bad, and those whose sign is elsewhere.
 
 Spikes are single readings, or two, far beyond the series' own jumps.
 """
@@ -65,6 +65,10 @@ _MIN_BAD, _MOST_BAD, _MAX_BAD_RUN, _FAR = 5, 0.35, 3.0, 0.9
 """Rows of a bad quality, their largest share, how many follow each other on average (more are a
 state, such as an outage), and the share of them that no usual reading of their series equals, or
 comes near to."""
+_MIN_SIGNS, _NEARLY_ALL, _LOW, _STRAIGHTER = 20, 0.8, 0.5, 0.75
+"""Changes that tell a sign; share of them between readings above 0; the quantile of the readings
+below which nearly all of these are; how far they are from a straight line with the sign, in
+comparison with without."""
 _RARELY = 0.01
 """Largest share of rows that are exceptions."""
 
@@ -231,6 +235,50 @@ def find_bad_quality(
                 if is_reading and _is_far(values, codes, is_bad, is_usual, changes):
                     mark = f"where {name!r} is {text!r}"
                     yield _bad_quality(reading, mark, values[is_bad], values[is_usual])
+
+
+def find_signs(
+    evidence: Evidence, key: Sequence[str], targets: Collection[str]
+) -> Iterator[WarningEvent]:
+    """Yield warnings of readings whose sign another column tells.
+
+    They go down to 0 and up again where it changes, and cross 0 in a straight line with the sign.
+    """
+    codes = evidence.key_codes(key)
+    order = evidence.sort(codes)
+    series = codes[order]
+    for name, column in evidence.columns.items():
+        states = column.codes[order]
+        is_sign = column.may_be_status and len(np.unique(states)) == 2 and evidence.is_timed
+        if name in key or not is_sign:
+            continue
+        # Rows of one series, of which the third has another state than the two before it
+        is_change = (states[:-2] == states[1:-1]) & (states[1:-1] != states[2:])
+        first = np.flatnonzero(is_change & (series[:-2] == series[2:]))
+        for reading in targets if len(first) >= _MIN_SIGNS else ():
+            cells = evidence.columns.get(reading)
+            if cells is None or cells.numbers is None or cells is column:
+                continue
+            values = cells.numbers[order]
+            if np.fmin.reduce(values) >= 0 and _is_reflected(values, first):
+                message = f"the readings of {reading!r} go down to 0 and up again where {name!r} "
+                message += "changes: it may tell their sign"
+                hint = "write the readings with their sign"
+                yield WarningEvent("sign-column", message, len(first), hint=hint)
+
+
+def _is_reflected(values: Doubles, first: Integers) -> bool:
+    """Tell whether readings would cross 0, with another sign, at the third of three rows."""
+    before, last, after = (values[first + i] for i in range(3))
+    is_seen = np.isfinite(before) & np.isfinite(last) & np.isfinite(after)
+    before, last, after = before[is_seen], last[is_seen], after[is_seen]
+    is_above = (last > 0) & (after > 0)
+    if len(last) < _MIN_SIGNS or is_above.mean() < _NEARLY_ALL:
+        return False
+    is_low = np.maximum(last, after) <= np.nanquantile(values, _LOW)
+    expected = 2 * last - before
+    distances = np.median(np.abs(expected + after)), np.median(np.abs(expected - after))
+    return bool(is_low.mean() >= _NEARLY_ALL and distances[0] <= _STRAIGHTER * distances[1])
 
 
 def _bad_quality(reading: str, mark: str, bad: Doubles, usual: Doubles) -> WarningEvent:

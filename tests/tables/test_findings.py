@@ -312,3 +312,39 @@ def test_states_and_good_readings_are_not_bad(name, mark, bad, run):
     usual = "run" if isinstance(mark, str) else 0
 
     assert "bad-quality" not in read(marked(name, usual, mark, bad, run=run)).warnings
+
+
+CROSSINGS = 3 * np.sin(np.arange(800) / 7) + np.random.default_rng(3).normal(0, 0.1, 800)
+
+
+@pytest.mark.parametrize("texts", [("import", "export"), ("+", "-"), (1, 0)])
+@pytest.mark.parametrize("n_sensors", [1, 2])
+def test_a_column_that_tells_the_sign_of_readings_is_reported(texts, n_sensors):
+    state = np.where(CROSSINGS > 0, *np.array(texts, object))
+    stamps = pd.date_range("2024-01-01", periods=800, freq="1h")
+    table = pd.DataFrame({"when": stamps, "v": np.abs(CROSSINGS), "flow": state})
+    sensors = pd.concat([table.assign(sensor=name) for name in "pq"[:n_sensors]])
+    table = sensors if n_sensors > 1 else table
+
+    message = read(table).warnings["sign-column"].message
+
+    assert message.startswith("the readings of 'v' go down to 0 and up again where 'flow' changes")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        CROSSINGS > 2.5,  # a high level
+        np.abs(CROSSINGS) < 0.5,  # a low one
+        np.gradient(CROSSINGS) > 0,  # rising
+        np.arange(800) % 24 < 12,  # day and night
+    ],
+)
+def test_a_state_is_no_sign(state):
+    stamps = pd.date_range("2024-01-01", periods=800, freq="1h")
+    table = pd.DataFrame({"when": stamps, "v": np.abs(CROSSINGS)})
+
+    assert "sign-column" not in read(table.assign(state=np.where(state, "a", "b"))).warnings
+    sun = np.maximum(CROSSINGS, 0) + 0.01
+    is_day = np.where(CROSSINGS > 0, "day", "night")
+    assert "sign-column" not in read(table.assign(v=sun, state=is_day)).warnings
