@@ -248,9 +248,10 @@ def find_signs(
     order = evidence.sort(codes)
     series = codes[order]
     for name, column in evidence.columns.items():
-        states = column.codes[order]
-        is_sign = column.may_be_status and len(np.unique(states)) == 2 and evidence.is_timed
-        if name in key or not is_sign:
+        states = column.codes[order] + 1
+        if name in key or not (column.may_be_status and evidence.is_timed):
+            continue
+        if np.count_nonzero(np.bincount(states)) != 2:
             continue
         # Rows of one series, of which the third has another state than the two before it
         is_change = (states[:-2] == states[1:-1]) & (states[1:-1] != states[2:])
