@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import DAY_US, HOUR_US, Flags
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit, quantity_of
 from rnnforecast.sources.source import Source
@@ -31,6 +31,8 @@ was set back, or rows were sent twice."""
 _MOST_MISSING = 0.05
 """A column that names the series, or a zone, lacks no more than this share of its cells."""
 _JITTER = 0.1
+_N_LISTED, _RARELY = 3, 0.01
+"""Units that a message names; largest share of rows that are exceptions."""
 _MAX_GAP_STEPS = 20.0
 """A longer gap says nothing about the step."""
 _SERIES_NAMES = (
@@ -47,6 +49,16 @@ _ZONE_ABBREVIATION = re.compile(
     r"UTC|GMT|Z|WET|WEST|BST|CET|CEST|MEZ|MESZ|EET|EEST|MSK|[ECMPA][SD]T|AK[SD]T|HST|NZ[SD]T"
     r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
 )
+_UNIT_NAME = re.compile(r"(^|.*[^a-zA-Z])(?i:units?|uom)|.*[a-z](Units?|UOM)")
+_CURRENCY_NAME, _CURRENCY = re.compile("(?i).*(currency|ccy)"), re.compile("[A-Z]{3}")
+MANY_READINGS = 20
+"""Different values that a column of readings has, at least."""
+JUMP = 4.0
+"""Steps at which a unit changes are this many times as long as the others, at least."""
+_MIN_CHANGES, _EXACT_POWER, _SMOOTH_SHARE = 20, 0.02, 0.6
+"""Changes of a status that tell a factor; how far, in decades, it is from a power of ten; and how
+long the steps there are in comparison with the spread of all readings, once these are scaled: those
+of readings that are noise about the level of their state are as long."""
 _MAX_FLAGS_PER_ROW = 8
 """Distinct codes are counted in a byte array of up to this many entries per row, which is smaller
 and faster than a hash table."""
@@ -101,6 +113,24 @@ class ColumnEvidence:
         """Whether it holds units, or is called so: `unit` is also the name of a machine."""
         is_called_unit = self.column.name.strip().casefold() in ("unit", "units", "uom")
         return is_called_unit or (self._are_words and self.is_unit)
+
+    @property
+    def may_be_status(self) -> bool:
+        """Whether it holds a few texts or whole numbers, or one that is missing in some rows."""
+        n_states = self.n_values + int(self.codes.min(initial=0) < 0)
+        return 1 < n_states <= _MAX_TEXTS and not self.is_fraction
+
+    @property
+    def is_called_unit(self) -> bool:
+        """Whether the name ends in a word for a unit, such as temp_unit."""
+        return _UNIT_NAME.fullmatch(self.column.name.strip()) is not None
+
+    @property
+    def are_currencies(self) -> bool:
+        """Whether it holds several currencies, such as EUR and USD, and is called so."""
+        is_called = _CURRENCY_NAME.fullmatch(self.column.name.strip()) is not None
+        codes = [text for text in self.texts[: _MAX_TEXTS + 1] if _CURRENCY.fullmatch(text)]
+        return is_called and self.numbers is None and 2 <= self.n_values == len(codes)
 
     @cached_property
     def is_zone(self) -> bool:
@@ -397,6 +427,154 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
         values = pd.to_numeric(pd.Series([*number_of, None], dtype=object), errors="coerce")
         numbers = values.to_numpy(np.float64)[codes]
     return ColumnEvidence(column, codes, tuple(number_of), numbers)
+
+
+def check_units(
+    evidence: Evidence, source: str, key: Sequence[str], named: Collection[str] = ()
+) -> None:
+    """Raise `DataError` where a column tells that the readings of one series have several units.
+
+    Units of different quantities may name the series; those of one, such as W and kW, may do so
+    only where both come at a time, and so may those that follow each other. Columns that the user
+    has `named` are not looked at.
+    """
+    for name, column in evidence.columns.items():
+        units = column.quantities
+        are_in_turn = column.may_be_unit and evidence.is_successive(column)
+        is_sure = bool(units) or are_in_turn or column.are_currencies
+        if not (is_sure or column.may_be_status) or name in named:
+            continue
+
+        remaining = [part for part in dict.fromkeys(key) if part != name]
+        if name in key and not are_in_turn:
+            is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
+            if is_needed or (units and len(set(units)) == len(units)):
+                continue
+        if not is_sure:
+            _check_scale(evidence, source, key, column)
+            continue
+        is_seen = column.codes >= 0
+        codes = evidence.key_codes(remaining)[is_seen]
+        if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
+            continue
+        raise DataError(
+            f"column {name!r} has several units ({', '.join(column.texts[:_N_LISTED])}) within "
+            "one series",
+            code="mixed-units",
+            location=Location(source, column=name),
+            proposals=[
+                Proposal(("--series", ",".join([*remaining, name])), "if each unit is of a sensor"),
+                Proposal(("--past", name), f"if {name!r} is not the unit of the readings"),
+            ],
+            hint="convert the readings to one unit",
+        )
+
+
+def _check_scale(
+    evidence: Evidence, source: str, key: Sequence[str], column: ColumnEvidence
+) -> None:
+    """Raise `DataError` where the readings jump to another unit or power of ten with a column."""
+    name = column.column.name
+    is_unit = (column.is_called_unit or column.may_be_unit) and name not in key
+    codes = evidence.key_codes([part for part in key if part != name])
+    scaled = _find_scaled(evidence, column, codes, is_unit=is_unit)
+    if scaled is None:
+        return
+    reading, power = scaled
+    raise DataError(
+        f"column {name!r} tells the unit of {reading!r}, whose readings jump "
+        f"{f'by a factor of {10 ** abs(power):,} ' if power else ''}where it changes",
+        code="mixed-units",
+        location=Location(source, column=name),
+        proposals=[Proposal(("--past", name), f"if {name!r} is not the unit of the readings")],
+        hint="convert the readings to one unit",
+    )
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Pairs of rows, `(pair,)` each, that follow each other in a series."""
+
+    before: Integers
+    """Rows before those at which a status changes."""
+    after: Integers
+    first: Integers
+    """Rows before the next one of their series with the same status."""
+    second: Integers
+
+
+def changes_of(evidence: Evidence, column: ColumnEvidence, codes: Integers) -> Changes:
+    """Return where a status changes; `codes` are those of series, `(row,)`."""
+    order = evidence.sort(codes)
+    is_change = (np.diff(codes[order]) == 0) & (np.diff(column.codes[order]) != 0)
+    states = pair_codes(codes, column.codes)
+    by_state = order[np.argsort(states[order], kind="stable")]
+    is_same = np.diff(states[by_state]) == 0
+    return Changes(
+        order[:-1][is_change], order[1:][is_change], by_state[:-1][is_same], by_state[1:][is_same]
+    )
+
+
+def _find_scaled(
+    evidence: Evidence, column: ColumnEvidence, codes: Integers, *, is_unit: bool
+) -> tuple[str, int] | None:
+    """Return readings whose unit or power of ten a column tells: their name, and the power.
+
+    They jump where the column changes within a series of `codes`, `(row,)`, and go on once they are
+    scaled. A column of units tells any factor, which is 0 here.
+    """
+    changes = changes_of(evidence, column, codes)
+    if len(changes.before) < (1 if is_unit else _MIN_CHANGES):
+        return None
+    for name, cells in evidence.columns.items():
+        values = cells.numbers
+        if values is None or cells is column or cells.n_values < MANY_READINGS:
+            continue
+        jump = median_step(values, changes.before, changes.after)
+        step = median_step(values, changes.first, changes.second)
+        if not jump >= JUMP * step > 0:
+            continue
+        power = _power_between(values, column, codes, changes)
+        if power or is_unit:
+            return name, power
+    return None
+
+
+def median_step(values: Doubles, first: Integers, second: Integers) -> float:
+    """Return the median distance between the readings of rows; NaN without any."""
+    steps = np.abs(values[second] - values[first])
+    steps = steps[np.isfinite(steps)]
+    return float(np.median(steps)) if len(steps) else np.nan
+
+
+def _power_between(
+    values: Doubles, column: ColumnEvidence, codes: Integers, changes: Changes
+) -> int:
+    """Return the power of ten between the readings of two states that follow each other.
+
+    0 where it is none.
+    """
+    states = column.codes + 1
+    before, after = states[changes.before], states[changes.after]
+    low, high = np.minimum(before, after), np.maximum(before, after)
+    pairs = low * (column.n_values + 1) + high
+    is_pair = pairs == np.bincount(pairs).argmax()  # the two states that meet most often
+    if np.count_nonzero(is_pair) < _MIN_CHANGES:
+        return 0
+    with np.errstate(divide="ignore"):
+        decades = np.log10(np.abs(values))
+    growth = decades[changes.after] - decades[changes.before]
+    growth = np.where(after > before, growth, -growth)[is_pair]
+    growth = growth[np.isfinite(growth)]
+    power = round(float(np.median(growth))) if len(growth) >= _MIN_CHANGES else 0
+    if not power or abs(np.median(growth) - power) > _EXACT_POWER:
+        return 0
+
+    is_state = np.isfinite(decades) & np.isin(states, [low[is_pair][0], high[is_pair][0]])
+    scaled = pd.Series(decades - np.where(states == high[is_pair][0], power, 0))[is_state]
+    deviation = scaled - scaled.groupby(codes[is_state]).transform("median")
+    is_smooth = np.median(np.abs(growth - power)) <= _SMOOTH_SHARE * deviation.std()
+    return power if is_smooth else 0
 
 
 def code_times(times: Integers) -> Integers:

@@ -22,6 +22,7 @@ from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import (
     Evidence,
+    check_units,
     count_codes,
     gather_evidence,
     pair_codes,
@@ -40,6 +41,7 @@ from rnnforecast.tables.roles import (
     timed_columns,
     zones_of,
 )
+from rnnforecast.tables.spikes import find_bad_quality, find_signs
 from rnnforecast.tables.timestamps import MAX_OFFERED_ZONES, TimestampReader
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL, TICKS, YEAR, join_names
 
@@ -346,6 +348,10 @@ def infer_schema(
     _check_targets(source, targets, explicit=bool(config.target))
     _check_routes(source, evidence, tuple(dict.fromkeys(key)), targets, config, listener)
     check_counters(targets, config)
+    unbounded = {*targets} - config.valid_ranges.keys()
+    bad = find_bad_quality(evidence, key, unbounded, na_values=config.numeric_na_values)
+    for warning in (*bad, *find_signs(evidence, key, targets)):
+        listener(warning)
     covariates = _covariates(columns, config, series)
 
     # What is left out, and why
@@ -428,43 +434,6 @@ def infer_key(
         evidence = with_texts_of_numbers(evidence, source, reader)
         series, reason = _infer_series(source, evidence, names)
     return evidence, series, reason
-
-
-def check_units(
-    evidence: Evidence, source: str, key: Sequence[str], named: Collection[str] = ()
-) -> None:
-    """Raise `DataError` where a column tells that the readings of one series have several units.
-
-    Units of different quantities may name the series; those of one, such as W and kW, may do so
-    only where both come at a time, and so may those that follow each other. Columns that the user
-    has `named` are not looked at.
-    """
-    for name, column in evidence.columns.items():
-        units = column.quantities
-        are_in_turn = column.may_be_unit and evidence.is_successive(column)
-        if not (units or are_in_turn) or name in named:
-            continue
-
-        remaining = [part for part in dict.fromkeys(key) if part != name]
-        if name in key and not are_in_turn:
-            is_needed = evidence.repeated_share(evidence.key_codes(remaining)) > _RARELY
-            if is_needed or len(set(units)) == len(units):
-                continue
-        is_seen = column.codes >= 0
-        codes = evidence.key_codes(remaining)[is_seen]
-        if count_codes(pair_codes(codes, column.codes[is_seen])) <= count_codes(codes):
-            continue
-        raise DataError(
-            f"column {name!r} has several units ({', '.join(column.texts[:_N_SIMILAR])}) within "
-            "one series",
-            code="mixed-units",
-            location=Location(source, column=name),
-            proposals=[
-                Proposal(("--series", ",".join([*remaining, name])), "if each unit is of a sensor"),
-                Proposal(("--past", name), f"if {name!r} is not the unit of the readings"),
-            ],
-            hint="convert the readings to one unit",
-        )
 
 
 def note_roles(

@@ -1,17 +1,31 @@
-"""Readings that are far from their neighbours: spikes, lost minus signs and decimal points, sums.
+"""Readings that are wrong by themselves: spikes, lost signs and decimal points, sums, bad ones.
 
 Spikes are single readings, or two, that leave and return far beyond the series' own jumps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import Flags
 from rnnforecast.data.panel import Panel
+from rnnforecast.errors import Proposal
+from rnnforecast.events import WarningEvent
+from rnnforecast.tables.evidence import (
+    JUMP,
+    MANY_READINGS,
+    Changes,
+    ColumnEvidence,
+    Evidence,
+    changes_of,
+    median_step,
+)
 from rnnforecast.tables.quality import RunLengths, SeriesStats
 
 _MIN_ROWS = 24
@@ -45,6 +59,18 @@ _NEIGHBOURS = 3
 _KIND, _ALIKE = 5, 0.25
 """Five spikes whose levels differ by at most this share of their size are no spikes, but a kind of
 reading, such as a kettle's."""
+_QUALITY_NAMES = frozenset({"quality", "qc", "q", "flag", "valid", "validity", "err", "error"})
+_BAD = re.compile("(?i).*(bad|invalid|fault|fail|err|missing|suspect|reject|not.?ok|no.?data).*")
+_MIN_BAD, _MOST_BAD, _MAX_BAD_RUN, _FAR = 5, 0.35, 3.0, 0.9
+"""Rows of a bad quality, their largest share, how many follow each other on average (more are a
+state, such as an outage), and the share of them that no usual reading of their series equals, or
+comes near to."""
+_MIN_SIGNS, _NEARLY_ALL, _LOW, _STRAIGHTER = 20, 0.8, 0.5, 0.75
+"""Changes that tell a sign; share of them between readings above 0; the quantile of the readings
+below which nearly all of these are; how far they are from a straight line with the sign, in
+comparison with without."""
+_RARELY = 0.01
+"""Largest share of rows that are exceptions."""
 
 _MODULI = tuple(2.0**n_bits / 10**n for n_bits in (8, 12, 16, 24, 32) for n in range(4))
 """What is added to negative numbers that are read as unsigned ones, with up to three decimals."""
@@ -288,3 +314,128 @@ def _unlike(values: Doubles, spikes: list[tuple[int, int, float]]) -> list[tuple
         if values[last[0]] - values[first[0]] <= _ALIKE * min(first[2], last[2]):
             smallest = max(smallest, first[2], last[2])
     return [spike for spike in spikes if spike[2] > smallest]
+
+
+def find_bad_quality(
+    evidence: Evidence, key: Sequence[str], targets: Collection[str], *, na_values: Sequence[float]
+) -> Iterator[WarningEvent]:
+    """Yield warnings of readings that a column marks as bad, and that are far from those beside.
+
+    Those that equal one of `na_values` are missing.
+    """
+    if not evidence.is_timed:
+        return
+    codes = evidence.key_codes(key)
+    readings = {n: c for n, c in evidence.columns.items() if n in targets and c.numbers is not None}
+    words = {token for name in readings for token in _tokens(name)}
+    for name, column in evidence.columns.items():
+        if name in key or not column.may_be_status:
+            continue
+        tokens = _tokens(name)
+        is_quality = bool(tokens & _QUALITY_NAMES) and tokens <= _QUALITY_NAMES | words
+        states = column.codes + 1
+        counts = np.bincount(states)
+        usual = int(counts.argmax())
+        for state in np.flatnonzero((counts >= _MIN_BAD) & (counts <= _MOST_BAD * len(states))):
+            text = _text_of(column, int(state) - 1)
+            if not (is_quality or (column.texts and _BAD.fullmatch(text))):
+                continue
+            changes = changes_of(evidence, replace(column, codes=(states == state) * 1), codes)
+            n_runs = (len(changes.before) + 1) // 2
+            if counts[state] > _MAX_BAD_RUN * n_runs:
+                continue
+            for reading, cells in readings.items():
+                values = np.asarray(cells.numbers)
+                is_seen = np.isfinite(values) & ~np.isin(values, na_values)
+                is_bad, is_usual = is_seen & (states == state), is_seen & (states == usual)
+                is_reading = cells is not column and cells.n_values >= MANY_READINGS
+                if is_reading and _is_far(values, codes, is_bad, is_usual, changes):
+                    mark = f"where {name!r} is {text!r}"
+                    yield _bad_quality(reading, mark, values[is_bad], values[is_usual])
+
+
+def find_signs(
+    evidence: Evidence, key: Sequence[str], targets: Collection[str]
+) -> Iterator[WarningEvent]:
+    """Yield warnings of readings whose sign another column tells.
+
+    They go down to 0 and up again where it changes, and cross 0 in a straight line with the sign.
+    """
+    codes = evidence.key_codes(key)
+    order = evidence.sort(codes)
+    series = codes[order]
+    for name, column in evidence.columns.items():
+        states = column.codes[order] + 1
+        if name in key or not (column.may_be_status and evidence.is_timed):
+            continue
+        if np.count_nonzero(np.bincount(states)) != 2:
+            continue
+        # Rows of one series, of which the third has another state than the two before it
+        is_change = (states[:-2] == states[1:-1]) & (states[1:-1] != states[2:])
+        first = np.flatnonzero(is_change & (series[:-2] == series[2:]))
+        for reading in targets if len(first) >= _MIN_SIGNS else ():
+            cells = evidence.columns.get(reading)
+            if cells is None or cells.numbers is None or cells is column:
+                continue
+            values = cells.numbers[order]
+            if np.fmin.reduce(values) >= 0 and _is_reflected(values, first):
+                message = f"the readings of {reading!r} go down to 0 and up again where {name!r} "
+                message += "changes: it may tell their sign"
+                hint = "write the readings with their sign"
+                yield WarningEvent("sign-column", message, len(first), hint=hint)
+
+
+def _is_reflected(values: Doubles, first: Integers) -> bool:
+    """Tell whether readings would cross 0, with another sign, at the third of three rows."""
+    before, last, after = (values[first + i] for i in range(3))
+    is_seen = np.isfinite(before) & np.isfinite(last) & np.isfinite(after)
+    before, last, after = before[is_seen], last[is_seen], after[is_seen]
+    is_above = (last > 0) & (after > 0)
+    if len(last) < _MIN_SIGNS or is_above.mean() < _NEARLY_ALL:
+        return False
+    is_low = np.maximum(last, after) <= np.nanquantile(values, _LOW)
+    expected = 2 * last - before
+    distances = np.median(np.abs(expected + after)), np.median(np.abs(expected - after))
+    return bool(is_low.mean() >= _NEARLY_ALL and distances[0] <= _STRAIGHTER * distances[1])
+
+
+def _bad_quality(reading: str, mark: str, bad: Doubles, usual: Doubles) -> WarningEvent:
+    """Return a warning of bad readings, with the options that leave them out."""
+    is_same = bool((bad == bad[0]).all())
+    extent = f"all {bad[0]:g}" if is_same else f"{bad.min():g} to {bad.max():g}"
+    options = [("--na-values", f"{bad[0]:g}")] * is_same
+    # A range ends halfway between the usual readings and the bad ones
+    low, high = usual.min(), usual.max()
+    below, above = bad[bad < low].max(initial=-np.inf), bad[bad > high].min(initial=np.inf)
+    ends = ["" if np.isinf(end) else f"{end:g}" for end in ((below + low) / 2, (above + high) / 2)]
+    if any(ends):
+        options.append(("--valid-range", f"{reading}={ends[0]}:{ends[1]}"))
+    message = f"{len(bad)} readings of {reading!r} {mark} are {extent}, far from those beside them"
+    proposals = tuple(Proposal(option, "if they are invalid") for option in options)
+    return WarningEvent("bad-quality", message, len(bad), proposals)
+
+
+def _is_far(
+    values: Doubles, codes: Integers, is_bad: Flags, is_usual: Flags, changes: Changes
+) -> bool:
+    """Tell whether bad readings jump, to where hardly any usual one of their series is."""
+    jump = median_step(values, changes.before, changes.after)
+    step = median_step(values, changes.first, changes.second)
+    if np.count_nonzero(is_bad) < _MIN_BAD or not jump > JUMP * step:
+        return False
+    groups = pd.Series(values[is_usual]).groupby(codes[is_usual])
+    low, high = (groups.quantile(q).reindex(codes[is_bad]) for q in (_RARELY, 1 - _RARELY))
+    is_outside = (values[is_bad] < low.to_numpy()) | (values[is_bad] > high.to_numpy())
+    return bool(is_outside.mean() >= _FAR)
+
+
+def _text_of(column: ColumnEvidence, code: int) -> str:
+    """Return a value of a column as text; an empty one for missing values."""
+    if code < 0 or column.texts:
+        return column.texts[code] if code >= 0 else ""
+    return f"{np.asarray(column.numbers)[column.codes == code][0]:g}"
+
+
+def _tokens(name: str) -> set[str]:
+    """Return the words of a name."""
+    return set(re.findall(r"[^\W_]+", name.casefold()))

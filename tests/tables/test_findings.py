@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -308,3 +309,98 @@ def test_a_sum_at_either_end_of_a_series_is_found():
     assert "sum" in warned(np.append(values.sum(), values))
     assert "sum" not in warned(values)
     assert "sum" not in warned(np.append(np.zeros(99), [3.0, 3.0]))  # two showers
+
+
+def marked(name: str, usual: object, mark: object, bad: float | None, *, run: int = 1):
+    """Make a table of hourly readings, some of which a column marks; they are `bad` if given."""
+    is_marked = np.arange(300) % (12 * run) < run
+    readings = wave(300).astype(np.float64).round(1)
+    if bad is not None:
+        readings[is_marked] = bad
+    marks = np.where(is_marked, np.array([mark], object), np.array([usual], object))
+    stamps = pd.date_range("2024-01-01", periods=300, freq="1h")
+    return pd.DataFrame({"when": stamps, "v": readings, name: marks, "hum": wave(300, seed=1)})
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "mark"),
+    [
+        ("quality", "Good", "Bad"),
+        ("v_q", 192, 0),
+        ("state", "OK", "sensor fault"),
+        ("q", None, "M"),
+    ],
+)
+def test_readings_that_a_column_marks_as_bad_are_found_and_left_out(name, usual, mark):
+    table = marked(name, usual, mark, 0.0)
+
+    warning = read(table).warnings["bad-quality"]
+
+    assert (warning.count, f"{name!r} is '{mark}' are all 0" in warning.message) == (25, True)
+    assert [p.options[0] for p in warning.proposals] == ["--na-values", "--valid-range"]
+    for proposal in warning.proposals:
+        option = proposal.options[0].removeprefix("--").replace("-", "_")
+        result = read(table, **{option: (proposal.options[1],)})
+        assert "bad-quality" not in result.warnings
+        assert result.panel.count_readings().tolist()[:2] == [275, 300]
+
+
+def test_bad_readings_of_several_values_are_left_out_by_a_range():
+    table = marked("quality", "Good", "Bad", None)
+    table.loc[table.quality == "Bad", "v"] *= 20
+
+    (proposal,) = read(table).warnings["bad-quality"].proposals
+
+    assert proposal.options[0] == "--valid-range"
+    assert read(table, valid_range=(proposal.options[1],)).panel.count_readings()[0] == 275
+
+
+@pytest.mark.parametrize(
+    ("name", "mark", "bad", "run"),
+    [
+        ("mode", "defrost", 0.0, 1),  # a state of the machine, with its reading
+        ("promo_flag", 1, 60.0, 1),
+        ("quality", "Bad", None, 1),  # as good as the others
+        ("quality", "Bad", 0.0, 6),  # an outage
+    ],
+)
+def test_states_and_good_readings_are_not_bad(name, mark, bad, run):
+    usual = "run" if isinstance(mark, str) else 0
+
+    assert "bad-quality" not in read(marked(name, usual, mark, bad, run=run)).warnings
+
+
+CROSSINGS = 3 * np.sin(np.arange(800) / 7) + np.random.default_rng(3).normal(0, 0.1, 800)
+
+
+@pytest.mark.parametrize("texts", [("import", "export"), ("+", "-"), (1, 0)])
+@pytest.mark.parametrize("n_sensors", [1, 2])
+def test_a_column_that_tells_the_sign_of_readings_is_reported(texts, n_sensors):
+    state = np.where(CROSSINGS > 0, *np.array(texts, object))
+    stamps = pd.date_range("2024-01-01", periods=800, freq="1h")
+    table = pd.DataFrame({"when": stamps, "v": np.abs(CROSSINGS), "flow": state})
+    sensors = pd.concat([table.assign(sensor=name) for name in "pq"[:n_sensors]])
+    table = sensors if n_sensors > 1 else table
+
+    message = read(table).warnings["sign-column"].message
+
+    assert message.startswith("the readings of 'v' go down to 0 and up again where 'flow' changes")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        CROSSINGS > 2.5,  # a high level
+        np.abs(CROSSINGS) < 0.5,  # a low one
+        np.gradient(CROSSINGS) > 0,  # rising
+        np.arange(800) % 24 < 12,  # day and night
+    ],
+)
+def test_a_state_is_no_sign(state):
+    stamps = pd.date_range("2024-01-01", periods=800, freq="1h")
+    table = pd.DataFrame({"when": stamps, "v": np.abs(CROSSINGS)})
+
+    assert "sign-column" not in read(table.assign(state=np.where(state, "a", "b"))).warnings
+    sun = np.maximum(CROSSINGS, 0) + 0.01
+    is_day = np.where(CROSSINGS > 0, "day", "night")
+    assert "sign-column" not in read(table.assign(v=sun, state=is_day)).warnings

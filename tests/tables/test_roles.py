@@ -67,7 +67,7 @@ def fixed(data: object, error: RnnForecastError, number: int = 0) -> Read:
     if words == ("--id-from-columns",):
         return read(data, id_from_columns=True)
     options = dict(zip(names, words[1::2], strict=True))
-    return read(data, **{k: (v,) if k == "target" else v for k, v in options.items()})
+    return read(data, **{k: (v,) if k in ("target", "past") else v for k, v in options.items()})
 
 
 SITES = [(site, probe) for site in ("north", "south") for probe in ("t1", "t2")]
@@ -637,6 +637,59 @@ def test_a_unit_that_follows_another_one_is_asked_about(first, second, factor):
         "mixed-units",
         [("--series", "unit"), ("--past", "unit")],
     )
+
+
+TAKES_TURNS = np.arange(N) // 5 % 2 == 1
+SCALES = {
+    "scale": ([-1, -2], 10.0),
+    "prefix": (["k", None], 1000.0),
+    "range": (["x1", "x0.01"], 100.0),
+    "temp_unit": (["m/s", "mph"], 2.237),
+    "Unit": (["C", "F"], 5.0),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("n_sensors", [1, 2])
+def test_a_column_that_tells_the_scale_of_readings_is_asked_about(name, n_sensors):
+    (first, second), factor = SCALES[name]
+    scaled = (50 + 10 * wave(N)) * np.where(TAKES_TURNS, factor, 1)
+    state = np.array([first, second], object)[TAKES_TURNS.astype(int)]
+    table = pd.DataFrame({"when": HOURS, "v": scaled, name: state, "hum": wave(N)})
+    sensors = [table.assign(sensor=key) for key in "pq"[:n_sensors]]
+    table = pd.concat(sensors) if n_sensors > 1 else table
+
+    error = failure(table)
+
+    assert (error.code, offered(error)) == ("mixed-units", [("--past", name)])
+    assert len(fixed(table, error).panel.names) == 2 * n_sensors
+
+
+def test_currencies_within_one_series_are_asked_about():
+    codes = np.repeat(["EUR", "USD"], N // 2)
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), "currency": codes, "volume": wave(N)})
+
+    assert failure(table).code == "mixed-units"
+    assert read(table.assign(currency="EUR")).panel.names == ("v", "volume")
+
+
+@pytest.mark.parametrize("name", ["unit_mode", "state"])
+@pytest.mark.parametrize("factor", [10.0, 3.0])
+def test_a_state_with_its_level_is_no_scale(name, factor):
+    noise = RANDOM.normal(1, 0.02, 10 * N)
+    is_on = np.arange(10 * N) // 7 % 2 == 1
+    stamps = pd.date_range("2024-01-01", periods=10 * N, freq="1h")
+    state = np.where(is_on, "on", "off")
+    table = pd.DataFrame({"when": stamps, "v": 5 * noise * np.where(is_on, factor, 1), name: state})
+
+    assert read(table).panel.names == ("v",)
+
+
+def test_another_spelling_of_a_unit_is_no_other_unit():
+    spelled = np.where(TAKES_TURNS, "Watt", "W")
+    table = pd.DataFrame({"when": HOURS, "v": wave(N), "hum": wave(N), "v_unit": spelled})
+
+    assert read(table).panel.names == ("v", "hum")
 
 
 def test_units_that_come_together_or_in_turn_may_name_the_series():
