@@ -301,6 +301,7 @@ def test_last_working_days_of_months_offer_months() -> None:
 
 
 ENGLISH = pd.date_range("2024-01-01", periods=12, freq="MS").strftime("%b").tolist()
+ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
 GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt", "Nov", "Dez"]
 
 
