@@ -321,9 +321,11 @@ def _order_in_step(panel: Panel) -> Integers | None:
         return None
     values -= np.nanmean(values, axis=0)
 
-    own = np.nanmean(np.abs(np.diff(values, axis=0)), axis=0)
     following = np.column_stack([values[:-1, 1:], values[1:, 0]])
-    change = np.nanmean(np.abs(following - values[:-1]), axis=0)
+    moves = np.diff(values, axis=0), following - values[:-1]
+    if not all(np.isfinite(x).any(0).all() for x in moves):
+        return None
+    own, change = (np.nanmean(np.abs(x), axis=0) for x in moves)
     is_less = change <= _LESS_THAN_STEPS * (own + np.roll(own, -1)) / 2
     is_order = bool(own.all() and is_less[-1] and is_less.mean() >= _NEARLY_ALL)
     return order if is_order else None

@@ -36,7 +36,7 @@ from rnnforecast.tables.calendar import (
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.tables.features import add_calendar, encode_covariates
-from rnnforecast.tables.profile import warn_of_columns
+from rnnforecast.tables.profile import warn_of_columns, warn_of_one_sensor
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
     are_own_steps,
@@ -564,6 +564,8 @@ def report(panel: Panel, context: ReadContext) -> None:
 
     warn_of_suspect_readings(panel, listener)
     warn_of_columns(panel, schema.targets, config, listener, is_long=context.is_long)
+    if context.is_long:
+        warn_of_one_sensor(panel, listener)
     warn_of_other_steps(panel, schema, listener)
     if config.hold is None and not config.is_resampled:
         warn_of_reports(panel, listener)
