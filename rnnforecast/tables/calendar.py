@@ -325,9 +325,9 @@ def _order_in_step(panel: Panel) -> Integers | None:
     moves = np.diff(values, axis=0), following - values[:-1]
     if not all(np.isfinite(x).any(0).all() for x in moves):
         return None
-    own, change = (np.nanmean(np.abs(x), axis=0) for x in moves)
-    is_less = change <= _LESS_THAN_STEPS * (own + np.roll(own, -1)) / 2
-    is_order = bool(own.all() and is_less[-1] and is_less.mean() >= _NEARLY_ALL)
+    per_step, change = (np.nanmean(np.abs(x), axis=0) for x in moves)
+    is_less = change <= _LESS_THAN_STEPS * (per_step + np.roll(per_step, -1)) / 2
+    is_order = bool(per_step.all() and is_less[-1] and is_less.mean() >= _NEARLY_ALL)
     return order if is_order else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.axis import HOUR_US, TimeAxis
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
@@ -86,6 +86,10 @@ _LOOK_ALIKE = str.maketrans(
 _MIN_SUCCESSION, _MAX_SUCCESSIONS, _ALIKE_NAMES = 24, 50, 0.6
 """Readings of a sensor that follows another, or that both have alike; more sensors that end early
 than these are not looked at; and the similarity of names such as boiler and boiler_new."""
+
+_LONGEST_TURN_US, _ROWS_OF_TURNS, _MIN_TURN_ROWS, _SAME_LEVEL = 6 * HOUR_US, 5000, 48, 0.25
+"""Longest step, and rows, in which two levels that take turns are looked for; and the least rows,
+and how near readings of one level are in comparison with those of both."""
 
 
 @dataclass(frozen=True)
@@ -545,6 +549,32 @@ def warn_of_one_sensor(panel: Panel, listener: Listener) -> None:
     warn_of_names("renamed-series", problem, new, listener, hint=hint)
 
 
+def warn_of_two_levels(panel: Panel, listener: Listener) -> None:
+    """Warn of series whose readings are on one level at even steps, and on another at odd ones.
+
+    Each level varies as a sensor does, by far less than both are apart. Steps of half a day are
+    those of day and night, and a switch has few values.
+    """
+    if panel.step_us > _LONGEST_TURN_US:
+        return
+    alternating = []
+    for number in range(min(panel.n_series, _MAX_JUDGED)):
+        readings = panel.of(number, 0, min(int(panel.lengths[number]), _ROWS_OF_TURNS))
+        by_two, by_one = readings[2:] - readings[:-2], np.diff(readings)
+        by_two, by_one = by_two[np.isfinite(by_two)], by_one[np.isfinite(by_one)]
+        if min(len(by_two), len(by_one)) < _MIN_TURN_ROWS:
+            continue
+        is_apart = np.median(np.abs(by_two)) <= _SAME_LEVEL * np.median(np.abs(by_one))
+        signs = np.sign(by_one)
+        if is_apart and np.mean(signs[1:] * signs[:-1] < 0) >= _USUALLY:
+            halves = (readings[::2], readings[1::2])
+            if min(len(np.unique(half[np.isfinite(half)])) for half in halves) >= _MIN_RISES:
+                alternating.append(panel.names[number])
+    problem = "two levels take turns from step to step, as if two sensors were in one series"
+    hint = "if they are, read them apart"
+    warn_of_names("two-levels", problem, alternating, listener, hint=hint)
+
+
 def _fold(name: str) -> str:
     """Return a name in small letters, with single blanks."""
     return " ".join(name.split()).casefold()
@@ -555,8 +585,8 @@ def _spelling(name: str) -> str:
     if re.fullmatch(r"[-+]?\d{1,9}[.,]?\d*", name):
         return f"{float(name.replace(',', '.')):.9g}"
     text = name if name.isascii() else unicodedata.normalize("NFKC", name).translate(_LOOK_ALIKE)
-    words = re.sub(r"[\W_]+", " ", text.casefold()).strip()
-    return re.sub(r"(?<=[^\W\d]) (?=\d)", "", words)
+    spaced = re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    return re.sub(r"(?<=[^\W\d]) (?=\d)", "", spaced)
 
 
 def _take_turns(panel: Panel, series: Sequence[int]) -> bool:
@@ -577,10 +607,10 @@ def _successions(panel: Panel) -> Iterator[tuple[int, int]]:
     """
     begin, end = panel.first_step, panel.first_step + panel.lengths
     ended = np.flatnonzero((end < end.max()) & (panel.lengths >= _MIN_SUCCESSION))
-    begun = np.flatnonzero((begin > begin.min()) & (panel.lengths >= _MIN_SUCCESSION))
-    if max(len(ended), len(begun)) > _MAX_SUCCESSIONS:
+    starting = np.flatnonzero((begin > begin.min()) & (panel.lengths >= _MIN_SUCCESSION))
+    if max(len(ended), len(starting)) > _MAX_SUCCESSIONS:
         return
-    for a, b in itertools.product(ended.tolist(), begun.tolist()):
+    for a, b in itertools.product(ended.tolist(), starting.tolist()):
         overlap = int(end[a] - begin[b])
         before, after = panel.of(a) + panel.base[a], panel.of(b) + panel.base[b]
         if overlap >= _MIN_SUCCESSION and a != b and end[b] > end[a] and begin[a] < begin[b]:

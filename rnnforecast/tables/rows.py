@@ -344,6 +344,11 @@ class Rows:
         self._check(Stage.CLEANED)
         self._times = [axis.from_utc(times) for times in self._times]
 
+    def move(self, times: list[Integers]) -> None:
+        """Replace the times by more exact ones."""
+        self._check(Stage.CLEANED)
+        self._times = times
+
     def align(self, times: list[Integers], *, keep_exact: bool = False) -> None:
         """Replace the times by times on the grid; the stage is ALIGNED.
 
