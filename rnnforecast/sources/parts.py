@@ -113,6 +113,8 @@ _SHORT_NAMES = {
     QUARTER: ("q", "qtr"),
     WEEK: ("wk", "kw"),
 }
+_QUARTERS = (0.25, 0.5, 0.75)
+"""What follows the point of decimal hours that go by 1; 0.3 may be 30 minutes, or 18."""
 _FEWEST_STEPS = 24
 """A day has as many steps, or more, where a column counts the time since midnight."""
 _STEP_ERROR = 0.02
@@ -273,7 +275,8 @@ def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
                 kind = split
             elif is_finer and _is_within(column, finer[0]):
                 kind = None if has_hours and is_called_split(column) else finer[0]
-            kinds.append(kind)
+            is_below_100 = column.integers.max(initial=0) < 100  # no times of day such as 1430
+            kinds.append(None if kind == DIGITS and is_below_100 else kind)
         is_known = None not in kinds and len(set(kinds)) == len(kinds)
         known = tuple(filter(None, kinds)) if is_known else ()
         return _with_counted_hours(TimeParts(names, known), columns)
@@ -706,7 +709,11 @@ def _unit_since_midnight(column: Column, dates: NDArray[np.str_]) -> str | None:
         return None
     step, highest = float(np.median(steps)), float(numbers.max())
     is_even = np.abs(steps - step) <= _STEP_ERROR * step + 1e-9
-    if step <= 0 or step == 1 or is_even.mean() < MOSTLY or begins.max(initial=0) > highest / 2:
+    offset = numbers % 1
+    are_centres = offset[0] in _QUARTERS and bool((offset == offset[0]).all())
+    if step <= 0 or is_even.mean() < MOSTLY or begins.max(initial=0) > highest / 2:
+        return None
+    if step == 1 and not are_centres:
         return None  # by 1 go hours, periods and the numbers of rows
     lengths = {unit: _DAY_MINUTES * 60 / seconds for unit, seconds in _UNITS_S.items()}
     possible = [

@@ -750,6 +750,7 @@ def _unknown_clock_mark(places: Sequence[_Place], parts: Mapping[int, str]) -> s
 
 def clock_since_midnight(texts: pa.Array, unit_s: float) -> pa.Array:
     """Return the time of day of numbers that count the time since midnight in a unit."""
+    texts = pc.replace_substring(texts, ",", ".")
     numbers = pc.if_else(pc.match_substring_regex(texts, r"^\d*\.?\d+$"), texts, None)
     return _clock(pc.round(pc.multiply(numbers.cast(pa.float64()), unit_s)).cast(pa.int64()))
 

@@ -18,6 +18,7 @@ from rnnforecast.data.axis import (
     Flags,
     TimeAxis,
 )
+from rnnforecast.data.panel import Panel
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import Ranks, all_gather_object
 from rnnforecast.sources.stamps import month_of
@@ -47,7 +48,15 @@ _WEEKDAYS = {
         "montag dienstag mittwoch donnerstag freitag samstag sonntag",
         "mo di mi do fr sa so",
         "lundi mardi mercredi jeudi vendredi samedi dimanche",
+        "lun mar mer jeu ven sam dim",
         "lunes martes mi\u00e9rcoles jueves viernes s\u00e1bado domingo",
+        "lun mar mi\u00e9 jue vie s\u00e1b dom",
+        "luned\u00ec marted\u00ec mercoled\u00ec gioved\u00ec venerd\u00ec sabato domenica",
+        "lun mar mer gio ven sab dom",
+        "maandag dinsdag woensdag donderdag vrijdag zaterdag zondag",
+        "ma di wo do vr za zo",
+        "segunda ter\u00e7a quarta quinta sexta s\u00e1bado domingo",
+        "seg ter qua qui sex s\u00e1b dom",
     )
     for number, name in enumerate(names.split())
 }
@@ -63,9 +72,20 @@ _PERIOD_NAMES = ("", "h", "hh", "he", "hr", "hour", "p", "sp", "tp", "period", "
 """What stands before the numbers of parts of a day; 24 of anything else may be hours, too."""
 _MONTH_NAMES, _DAY_NAMES = (
     ("", "m", "month", "monat", "mes", "mois"),
-    ("", "d", "day", "tag", "dia"),
+    ("", "d", "day", "tag", "dia", "v", "value"),
 )
 """What stands before the numbers of months and of days."""
+_ROMAN_MONTHS = frozenset(
+    ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
+)
+_SEASONS = frozenset(("djf", "mam", "jja", "son"))
+_FEWEST_PARTS, _MOST_PARTS, _FEWEST_STEPS, _MOST_STEPS, _FEWEST_READINGS = 3, 400, 8, 2000, 90
+_MOSTLY_SEEN, _NEARLY_ALL = 0.5, 0.9
+"""Parts of a step that are told by their readings, the steps that are looked at, and the least
+shares of these that have a reading, and of parts that continue the one before."""
+_LESS_THAN_STEPS = 0.75
+"""From part to part, readings change by less than this share of their change from step to step."""
+_DECIMAL = re.compile(r"\d+([.,]\d+)?")
 _SPANS = (("day", DAY_US), ("week", WEEK_US))
 """Durations that closed hours make shorter."""
 _FINEST_CLOSED_US = 60_000_000
@@ -257,19 +277,58 @@ def leave_out_closed(
 
 
 def warn_of_time_in_columns(
-    names: Sequence[str], step_us: int, listener: Listener, *, are_columns: bool = True
+    names: Sequence[str], panel: Panel, listener: Listener, *, are_columns: bool = True
 ) -> None:
-    """Warn where columns are, by their names, parts of a step: months of a year, hours of a day.
+    """Warn where columns are parts of a step, such as months of a year: by names, or by readings.
 
-    Others may stand beside them, such as totals or qualities. Of names in a key, numbers are only
-    taken for the parts of a day.
+    By their names, others may stand beside them, such as totals or qualities. Of names in a key,
+    numbers are only taken for the parts of a day.
     """
-    parts = _parts_in(names, step_us, are_columns=are_columns)
+    parts = _parts_in(names, panel.step_us, are_columns=are_columns)
+    order = _order_in_step(panel) if parts is None else None
+    if order is not None:
+        names = [panel.names[i] for i in order.tolist()]
+        parts = f"parts of each step of {format_duration(panel.step_us)}, as the readings of each "
+        parts += "continue those of the one before"
     if parts is not None:
         message = f"{names[0]!r} to {names[-1]!r} look like {parts}, but each is forecast "
         message += "separately; to forecast one series, reshape the table to long format "
         message += "(pandas.melt)"
         listener(WarningEvent("time-in-columns", message, len(names)))
+
+
+def _order_in_step(panel: Panel) -> Integers | None:
+    """Return the order in which series are the parts of each step by their readings, or None.
+
+    They go on from each part to the next, and from the last to the first of the next step, by less
+    than from step to step. Sensors that see the same are near each other at one time, but not a
+    step later. Usual differences between the parts, such as those of a day, do not count.
+    """
+    if panel.shared or not _FEWEST_PARTS <= panel.n_series <= _MOST_PARTS:
+        return None
+    begin = int(panel.start.max())
+    end = int((panel.start + panel.lengths * panel.step_us).min())
+    n_rows = min((end - begin) // panel.step_us, _MOST_STEPS)
+    if n_rows < _FEWEST_STEPS or n_rows * panel.n_series < _FEWEST_READINGS:
+        return None
+
+    order = np.arange(panel.n_series)
+    if all(map(str.isascii, panel.names)) and all(map(_DECIMAL.fullmatch, panel.names)):
+        order = np.argsort([float(name.replace(",", ".")) for name in panel.names], kind="stable")
+    first = panel.offsets[order] + (begin - panel.start[order]) // panel.step_us
+    values = panel.target[np.arange(n_rows)[:, None] + first].astype(np.float64)
+    if np.isfinite(values).mean(0).min() < _MOSTLY_SEEN:
+        return None
+    values -= np.nanmean(values, axis=0)
+
+    following = np.column_stack([values[:-1, 1:], values[1:, 0]])
+    moves = np.diff(values, axis=0), following - values[:-1]
+    if not all(np.isfinite(x).any(0).all() for x in moves):
+        return None
+    per_step, change = (np.nanmean(np.abs(x), axis=0) for x in moves)
+    is_less = change <= _LESS_THAN_STEPS * (per_step + np.roll(per_step, -1)) / 2
+    is_order = bool(per_step.all() and is_less[-1] and is_less.mean() >= _NEARLY_ALL)
+    return order if is_order else None
 
 
 def _parts_in(names: Sequence[str], step_us: int, *, are_columns: bool) -> str | None:
@@ -288,7 +347,11 @@ def _parts_in(names: Sequence[str], step_us: int, *, are_columns: bool) -> str |
             for prefix, values in numbers.items()
         ):
             return "the months of a year"
-        is_quarter = numbers.get("q") == {1, 2, 3, 4}
+        if {*folded} >= _ROMAN_MONTHS:
+            return "the months of a year"
+        if {*folded} >= _SEASONS:
+            return "the seasons of a year"
+        is_quarter = any(numbers.get(prefix) == {1, 2, 3, 4} for prefix in "qt")
         return "the quarters of a year" if is_quarter else None
     if step_us >= SHORTEST_MONTH_US:
         days = any(

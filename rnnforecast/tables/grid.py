@@ -36,7 +36,7 @@ from rnnforecast.tables.calendar import (
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.tables.features import add_calendar, encode_covariates
-from rnnforecast.tables.profile import warn_of_columns
+from rnnforecast.tables.profile import warn_of_columns, warn_of_one_sensor, warn_of_two_levels
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
     are_own_steps,
@@ -57,9 +57,11 @@ from rnnforecast.tables.steps import (
     check_jumps_back,
     check_not_coarser,
     check_step_change,
+    find_cut_step,
     fitting_step,
     merge_step_counts,
     step_statistics,
+    without_cuts,
 )
 from rnnforecast.units import MONTH_US, describe_duration, format_duration, parse_duration_us
 
@@ -291,6 +293,9 @@ def settle_step(rows: Rows, context: ReadContext) -> tuple[StepStatistics, int, 
     if context.config.freq is not None or context.ranks is not SINGLE_PROCESS:
         return statistics, step_us, context
 
+    uncut_us = _undo_cuts(rows, statistics.steps, context)
+    if uncut_us is not None:
+        return step_statistics(rows), uncut_us, context
     own_step_us = _step_of_readings(rows, context, step_us)
     if own_step_us is not None:
         seen = [rows.has_reading(i) for i in range(len(rows.times))]
@@ -302,6 +307,29 @@ def settle_step(rows: Rows, context: ReadContext) -> tuple[StepStatistics, int, 
     if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
         check_step_change(rows, context, step_us, min_share=_MIN_OTHER_SHARE)
     return statistics, step_us, context
+
+
+def _undo_cuts(rows: Rows, steps: StepCounts, context: ReadContext) -> int | None:
+    """Move stamps that were cut to the minute or the like back to where they were, and warn.
+
+    Returns their step; None where they were not cut. A model knows the step.
+    """
+    step_us, unit_us = find_cut_step(steps) or (0, 0)
+    known_us = context.schema.step_us
+    if known_us is not None and steps.total and context.schema.axis.kind == ELAPSED:
+        step_us, unit_us = known_us, int(np.gcd.reduce(steps.lengths))
+    if not 0 < unit_us < step_us or step_us % unit_us == 0:
+        return None
+    times = without_cuts(rows, step_us, unit_us)
+    if times is None:
+        return None
+    rows.move(times)
+    step, unit = format_duration(step_us), format_duration(unit_us)
+    message = f"the timestamps are those of a step of {step}, cut to {unit}; they were moved back"
+    exact = Proposal(("--freq", abbreviate(steps.commonest[0])), "if they are exact, with gaps")
+    ways = (exact,) if known_us is None else ()
+    context.listener(WarningEvent("cut-times", message, rows.n_rows, proposals=ways))
+    return step_us
 
 
 def times_on_grid(
@@ -603,6 +631,9 @@ def report(panel: Panel, context: ReadContext) -> None:
 
     warn_of_suspect_readings(panel, listener)
     warn_of_columns(panel, schema.targets, config, listener, is_long=context.is_long)
+    warn_of_two_levels(panel, listener)
+    if context.is_long:
+        warn_of_one_sensor(panel, listener)
     warn_of_other_steps(panel, schema, listener)
     if config.hold is None and not config.is_resampled:
         warn_of_reports(panel, listener)

@@ -113,7 +113,7 @@ def read_inferred(
         )
         are_columns = len(schema.targets) > 1
         names = schema.targets if are_columns else panel.names
-        warn_of_time_in_columns(names, panel.step_us, listener, are_columns=are_columns)
+        warn_of_time_in_columns(names, panel, listener, are_columns=are_columns)
         if keeps_other_steps or ranks is not SINGLE_PROCESS:
             return panel, schema
         return drop_other_steps(panel, schema)

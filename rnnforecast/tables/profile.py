@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +14,7 @@ import numpy as np
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.axis import HOUR_US, TimeAxis
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
@@ -73,6 +77,18 @@ _MAX_GAP_AT_NORTH = 6.0
 """Degrees around north in which no reading of a direction may lie."""
 _TURN_FACTOR = 4.0
 """Largest ratio between turns through north and turns elsewhere."""
+
+_LOOK_ALIKE = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425", "ABEKMHOPCTX"
+)
+"""Cyrillic letters that look like Latin ones."""
+_MIN_SUCCESSION, _MAX_SUCCESSIONS, _ALIKE_NAMES = 24, 50, 0.6
+"""Readings of a sensor that follows another, or that both have alike; more sensors that end early
+than these are not looked at; and the similarity of names such as boiler and boiler_new."""
+
+_LONGEST_TURN_US, _ROWS_OF_TURNS, _MIN_TURN_ROWS, _SAME_LEVEL = 6 * HOUR_US, 5000, 48, 0.25
+"""Longest step, and rows, in which two levels that take turns are looked for; and the least rows,
+and how near readings of one level are in comparison with those of both."""
 
 
 @dataclass(frozen=True)
@@ -508,3 +524,102 @@ def warn_of_columns(
     known_angles = [name for name, rule in config.agg_by_column.items() if rule == ANGLE]
     problem = "a direction that wraps around; averages and forecasts near north are wrong"
     warn("direction", problem, find_directions(panel), known_angles, "--agg", f"={ANGLE}")
+
+
+def warn_of_one_sensor(panel: Panel, listener: Listener) -> None:
+    """Warn of series of a long table that may be one sensor under several names.
+
+    They are spelled alike and never have a reading at the same time, or one takes over from the
+    other.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, name in enumerate(panel.names):
+        groups.setdefault(_spelling(name), []).append(number)
+    # of blanks and case alone tells `warn_of_similar_names`
+    spelled = [g for g in groups.values() if len({_fold(panel.names[i]) for i in g}) > 1]
+    similar = [repr(panel.names[i]) for g in spelled if _take_turns(panel, g) for i in g]
+    hint = "if they are of one sensor, use one name"
+    problem = "series names that are spelled alike, and never have readings at the same time"
+    warn_of_names("similar-names", problem, similar, listener, hint=hint)
+
+    pairs = [f"{panel.names[a]!r} and {panel.names[b]!r}" for a, b in _successions(panel)]
+    new = [pair for pair in pairs if not any(name in pair for name in similar)]
+    problem = "series of which the second takes over from the first"
+    warn_of_names("renamed-series", problem, new, listener, hint=hint)
+
+
+def warn_of_two_levels(panel: Panel, listener: Listener) -> None:
+    """Warn of series whose readings are on one level at even steps, and on another at odd ones.
+
+    Each level varies as a sensor does, by far less than both are apart. Steps of half a day are
+    those of day and night, and a switch has few values.
+    """
+    if panel.step_us > _LONGEST_TURN_US:
+        return
+    alternating = []
+    for number in range(min(panel.n_series, _MAX_JUDGED)):
+        readings = panel.of(number, 0, min(int(panel.lengths[number]), _ROWS_OF_TURNS))
+        by_two, by_one = readings[2:] - readings[:-2], np.diff(readings)
+        by_two, by_one = by_two[np.isfinite(by_two)], by_one[np.isfinite(by_one)]
+        if min(len(by_two), len(by_one)) < _MIN_TURN_ROWS:
+            continue
+        is_apart = np.median(np.abs(by_two)) <= _SAME_LEVEL * np.median(np.abs(by_one))
+        signs = np.sign(by_one)
+        if is_apart and np.mean(signs[1:] * signs[:-1] < 0) >= _USUALLY:
+            halves = (readings[::2], readings[1::2])
+            if min(len(np.unique(half[np.isfinite(half)])) for half in halves) >= _MIN_RISES:
+                alternating.append(panel.names[number])
+    problem = "two levels take turns from step to step, as if two sensors were in one series"
+    hint = "if they are, read them apart"
+    warn_of_names("two-levels", problem, alternating, listener, hint=hint)
+
+
+def _fold(name: str) -> str:
+    """Return a name in small letters, with single blanks."""
+    return " ".join(name.split()).casefold()
+
+
+def _spelling(name: str) -> str:
+    """Return a name in small letters, without separators, and a number by its value."""
+    if re.fullmatch(r"[-+]?\d{1,9}[.,]?\d*", name):
+        return f"{float(name.replace(',', '.')):.9g}"
+    text = name if name.isascii() else unicodedata.normalize("NFKC", name).translate(_LOOK_ALIKE)
+    spaced = re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    return re.sub(r"(?<=[^\W\d]) (?=\d)", "", spaced)
+
+
+def _take_turns(panel: Panel, series: Sequence[int]) -> bool:
+    """Tell whether no two of some series have a reading at the same time."""
+    first = panel.first_step[series] - panel.first_step[series].min()
+    n_readings = np.zeros(int((first + panel.lengths[series]).max()), np.int64)
+    for number, begin in zip(series, first.tolist(), strict=True):
+        n_readings[begin : begin + panel.lengths[number]] += np.isfinite(panel.of(number))
+    return int(n_readings.max()) <= 1
+
+
+def _successions(panel: Panel) -> Iterator[tuple[int, int]]:
+    """Yield series that end, and those that go on in their place.
+
+    The second begins a step after the first ends, while no third does either but another one has
+    readings before and after; and its name or its level is that of the first. Or it has the same
+    readings as long as there are both.
+    """
+    begin, end = panel.first_step, panel.first_step + panel.lengths
+    ended = np.flatnonzero((end < end.max()) & (panel.lengths >= _MIN_SUCCESSION))
+    starting = np.flatnonzero((begin > begin.min()) & (panel.lengths >= _MIN_SUCCESSION))
+    if max(len(ended), len(starting)) > _MAX_SUCCESSIONS:
+        return
+    for a, b in itertools.product(ended.tolist(), starting.tolist()):
+        overlap = int(end[a] - begin[b])
+        before, after = panel.of(a) + panel.base[a], panel.of(b) + panel.base[b]
+        if overlap >= _MIN_SUCCESSION and a != b and end[b] > end[a] and begin[a] < begin[b]:
+            common = before[-overlap:], after[:overlap]
+            if np.array_equal(*common, equal_nan=True) and len(np.unique(common[0])) > overlap // 4:
+                yield a, b
+        is_alone = np.count_nonzero(end == end[a]) == np.count_nonzero(begin == begin[b]) == 1
+        if overlap == 0 and is_alone and ((begin < begin[b]) & (end > end[a])).any():
+            last, next_ = before[-_MIN_SUCCESSION:], after[:_MIN_SUCCESSION]
+            is_near = abs(np.nanmedian(last) - np.nanmedian(next_)) <= np.nanstd(last)
+            names = _spelling(panel.names[a]), _spelling(panel.names[b])
+            if is_near or difflib.SequenceMatcher(None, *names).ratio() >= _ALIKE_NAMES:
+                yield a, b

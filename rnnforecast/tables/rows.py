@@ -6,6 +6,7 @@ moment. It goes through four stages, and each method checks that it is called in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -40,7 +41,7 @@ from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
 from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES
-from rnnforecast.tables.schema import Covariate, Schema
+from rnnforecast.tables.schema import Covariate, Schema, visible_name
 from rnnforecast.tables.timestamps import (
     REPAIR_MESSAGES,
     TimestampReader,
@@ -345,6 +346,11 @@ class Rows:
         self._check(Stage.CLEANED)
         self._times = [axis.from_utc(times) for times in self._times]
 
+    def move(self, times: list[Integers]) -> None:
+        """Replace the times by more exact ones."""
+        self._check(Stage.CLEANED)
+        self._times = times
+
     def align(self, times: list[Integers], *, keep_exact: bool = False) -> None:
         """Replace the times by times on the grid; the stage is ALIGNED.
 
@@ -450,9 +456,10 @@ def read_rows(
 
     names = series.names if schema.series else list(schema.targets)
     names_of_target = {target: schema.series_names(names, target) for target in schema.targets}
+    time_chunks, codes = times.chunks(), series.chunks()
+    series.warn_of_look_alikes(context.listener)
     if schema.step_us is None:
         warn_of_similar_names(names, context.listener)
-    time_chunks, codes = times.chunks(), series.chunks()
     if config.time_format is None and not reader.zone.is_aware:
         time_chunks = days_in_order(time_chunks, codes, context.listener)
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
@@ -520,6 +527,7 @@ class SeriesColumn:
         self._source = source
         self._codes = ArrayBuilder(np.int16)
         self._code_of: dict[str, int] = {}
+        self._texts: set[str] = set()
 
     @property
     def types(self) -> dict[str, pa.DataType]:
@@ -537,7 +545,9 @@ class SeriesColumn:
             self._codes.append(np.zeros(batch.num_rows, np.int32))
             return
         encoded = encode_names(batch.column(self._column), self._column, self._source, n_before)
-        names = encoded.dictionary.to_pylist()
+        texts = encoded.dictionary.to_pylist()
+        names = list(map(visible_name, texts))
+        self._texts.update(texts)
         codes = [self._code_of.setdefault(name, len(self._code_of)) for name in names]
         if len(self._code_of) > np.iinfo(np.int16).max:
             self._codes.widen(np.int32)
@@ -546,6 +556,14 @@ class SeriesColumn:
     def chunks(self) -> list[Codes]:
         """Return the codes of all rows."""
         return self._codes.chunks()
+
+    def warn_of_look_alikes(self, listener: Listener) -> None:
+        """Warn of names that are told apart by invisible characters alone, and are read as one."""
+        if len(self._texts) > len(self._code_of):
+            counts = Counter(map(visible_name, self._texts))
+            alike = [name for name, count in counts.items() if count > 1]
+            message = "names that look the same are read as one series"
+            warn_of_names("names-written-otherwise", message, alike, listener)
 
 
 def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> pa.DictionaryArray:

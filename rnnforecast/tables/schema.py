@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -62,6 +63,8 @@ _YEARS = 1800, 2100
 _RARELY = 0.01
 """Largest share of rows that are exceptions."""
 _COUNTED = {EXCEL: "Excel days", TICKS: ".NET ticks"}
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+"""Soft hyphens, blanks without width, marks of direction and of byte order."""
 _UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
@@ -741,7 +744,12 @@ def _hint_for_text(source: Source) -> str:
 
 def canonical_name(name: str) -> str:
     """Return whole numbers without leading zeros and `.0`; any other part of a name stripped."""
-    parts = [part.strip() for part in name.split(KEY_SEPARATOR)]
+    parts = [part.strip() for part in visible_name(name).split(KEY_SEPARATOR)]
     matches = [re.fullmatch(r"0*(\d+)(?:\.0*)?", part) for part in parts]
     pairs = zip(matches, parts, strict=True)
     return KEY_SEPARATOR.join(match[1] if match else part for match, part in pairs)
+
+
+def visible_name(name: str) -> str:
+    """Return a name without invisible characters, and with letters and their accents joined."""
+    return name if name.isascii() else unicodedata.normalize("NFC", _INVISIBLE.sub("", name))

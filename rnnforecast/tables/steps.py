@@ -56,6 +56,11 @@ _FEWEST_DAYS, _MOST_DAYS = 3, 0.8
 _HALF_DAY_US, _MINUTE_US = DAY_US // 2, 60_000_000
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
+_CUT_UNITS_US = (1_000_000, 60_000_000, HOUR_US)
+_CUT_FRACTIONS = ((1, 4), (1, 3), (1, 2), (2, 3), (3, 4))
+_MIN_CUT_STEPS, _MOSTLY_CUT, _CUT_ERROR = 48, 0.95, 0.02
+"""Units to which stamps are cut, fractions of them that are part of a step, the fewest steps that
+tell that, the share of those by n and n + 1 units, and the error of the fraction."""
 MAX_UTC_OFFSET_US = 14 * HOUR_US
 """Wall clocks are ahead of UTC by this at most."""
 
@@ -294,6 +299,54 @@ class SortedSteps:
         return cls(
             length[is_step], series[order][1:][is_step], order[:-1][is_step], order[1:][is_step]
         )
+
+
+def find_cut_step(steps: StepCounts) -> tuple[int, int] | None:
+    """Return the step of stamps that may be cut to the minute or the like, and that unit.
+
+    They are n and n + 1 units apart, each so often that the step is n and a usual fraction: 90
+    seconds, cut to the minute, are a minute and two minutes in turn. None for other stamps, and for
+    days, some of which may be days off.
+    """
+    if len(steps.counts) < 2 or steps.total < _MIN_CUT_STEPS:
+        return None
+    common = np.sort(np.argsort(steps.counts)[-2:])
+    (short, long), counts = steps.lengths[common].tolist(), steps.counts[common]
+    unit = long - short
+    if unit not in _CUT_UNITS_US or short % unit or counts.sum() < _MOSTLY_CUT * steps.total:
+        return None
+    share = float(counts[1] / counts.sum())
+    fraction = min(_CUT_FRACTIONS, key=lambda pair: abs(pair[0] / pair[1] - share))
+    if abs(fraction[0] / fraction[1] - share) > _CUT_ERROR:
+        return None
+    return short + unit * fraction[0] // fraction[1], unit
+
+
+def without_cuts(rows: Rows, step_us: int, unit_us: int) -> list[Integers] | None:
+    """Return the times before they were cut to a unit, on the grid of a step; None if they weren't.
+
+    The times of each series, less whole steps, then lie within less than a unit, and no two on the
+    same step.
+    """
+    grain = math.gcd(step_us, unit_us)
+    origin = int(rows.times[0][0])
+    n_places = step_us // grain
+    has_time = np.zeros((rows.n_series, n_places), np.bool_)
+    for times, codes in zip(rows.times, rows.codes, strict=True):
+        if ((times - origin) % grain).any():
+            return None
+        has_time[codes, (times - origin) % step_us // grain] = True
+
+    latest = np.zeros(rows.n_series, np.int64)
+    for number, flags in enumerate(has_time):
+        places = np.flatnonzero(flags)
+        gaps = np.diff(places, append=places[:1] + n_places)
+        if not len(gaps) or (n_places - gaps.max()) * grain >= unit_us:
+            return None
+        latest[number] = places[np.argmax(gaps)] * grain
+    return [
+        t + (latest[c] + origin - t) % step_us for t, c in zip(rows.times, rows.codes, strict=True)
+    ]
 
 
 def check_step_change(rows: Rows, context: ReadContext, step_us: int, *, min_share: float) -> None:

@@ -818,3 +818,23 @@ def test_dates_with_points_between_their_parts_are_no_time_of_day(tmp_path):
     rows = [f"{stamp:%d.%m.%y};{i}" for i, stamp in enumerate(stamps)]
 
     assert read(write(tmp_path / "x.csv", "Date;flow", *rows)).panel.step_us == 86_400 * 10**6
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_hours_that_are_centres_of_steps_are_decimal_hours(tmp_path, mark):
+    stamps = pd.date_range("2026-09-13 00:30", periods=240, freq="1h")
+    rows = [f"{t:%Y-%m-%d};{t.hour}{mark}5;{i}" for i, t in enumerate(stamps)]
+    path = write(tmp_path / "x.csv", "Datum;Stunde;v", *rows)
+
+    assert failure(path).proposals[0].options == ("--time", "Datum,Stunde")
+    result = read(path, time="Datum,Stunde")
+
+    assert (start_of(result), result.panel.n_series) == (stamps[0], 1)
+    assert result.panel.step_us == HOUR_US
+
+
+@pytest.mark.parametrize("last", [27, 28])
+def test_hours_behind_24_are_no_minutes(tmp_path, last):
+    rows = [f"2026-09-{day:02d},{hour},{hour}" for day in range(1, 30) for hour in range(4, last)]
+    path = write(tmp_path / "x.csv", "date,hour,v", *rows)
+    assert failure(path, time="date,hour").code == "several-formats"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from rnnforecast.data.axis import ELAPSED, MONTHS, WALL_CLOCK
 from rnnforecast.errors import UsageError
@@ -300,6 +301,7 @@ def test_last_working_days_of_months_offer_months() -> None:
 
 
 ENGLISH = pd.date_range("2024-01-01", periods=12, freq="MS").strftime("%b").tolist()
+ROMAN = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"]
 GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt", "Nov", "Dez"]
 
 
@@ -319,7 +321,16 @@ GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt",
         ([*ENGLISH, "J-D", "DJF", "Jan-Feb"], "YS", "the months of a year"),
         ([f"m{month}" for month in range(1, 13)], "YS", "the months of a year"),
         (["Q1", "Q2", "Q3", "Q4"], "YS", "the quarters of a year"),
+        (["T1", "T2", "T3", "T4"], "YS", "the quarters of a year"),
+        (["T1", "T2", "T3", "T4"], "D", None),
+        (["DJF", "MAM", "JJA", "SON"], "YS", "the seasons of a year"),
+        (
+            ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"],
+            "YS",
+            "the months of a year",
+        ),
         ([f"D{day:02d}" for day in range(1, 32)], "MS", "the days of a month"),
+        ([f"V{day}" for day in range(1, 32)], "MS", "the days of a month"),
         ([f"{kind}{i:02d}" for i in range(1, 25) for kind in "HV"], "D", "the hours of a day"),
         ([f"{name}_{i:02d}" for i in range(24) for name in "AB"], "D", "the hours of a day"),
         ([*(f"{i:02d}" for i in range(1, 25)), "02X"], "D", "the hours of a day"),
@@ -330,6 +341,11 @@ GERMAN = ["Jan", "Feb", "Mär", "Apr", "Mai", "Jun", "Jul", "Aug", "Sep", "Okt",
         ([f"well {i}" for i in range(1, 32)], "MS", None),
         (["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], "W-MON", "the days of a week"),
         (["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"], "W-MON", "the days of a week"),
+        (
+            ["lun", "mar", "mi\u00e9", "jue", "vie", "s\u00e1b", "dom"],
+            "W-MON",
+            "the days of a week",
+        ),
         (["Mo", "Di", "Mi", "Do", "Fr", "Sa", "So"], "D", None),
         ([f"meter{i}" for i in range(1, 49)], "D", None),
         (ENGLISH, "h", None),  # twelve sensors
@@ -356,6 +372,47 @@ def test_parts_of_a_step_are_pointed_out_beside_a_key_too() -> None:
     hours = {f"H{hour:02d}": wave(40, seed=hour) for hour in range(1, 25)}
     tables = [pd.DataFrame({"day": days, "station": name, **hours}) for name in "ab"]
     assert "time-in-columns" in read(pd.concat(tables)).warnings
+
+
+def drifting(n: int, seed: int = 0) -> NDArray[np.float64]:
+    """Make readings that go on from those before, on a daily season of hourly steps."""
+    noise = np.random.default_rng(seed).normal(0, 1, n)
+    drift = pd.Series(noise).ewm(alpha=0.2).mean().to_numpy()
+    return np.round(20 + 5 * np.sin(np.arange(n) * 2 * np.pi / 24) + drift, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "freq"),
+    [
+        ([f"{hour}.3" for hour in range(24)], "D"),
+        (["0-15", "15-30", "30-45", "45-60"], "h"),
+        (["morning", "noon", "evening"], "D"),
+    ],
+)
+def test_columns_that_continue_each_other_are_parts_of_a_step_whatever_their_names(
+    names: list[str], freq: str
+) -> None:
+    stamps = pd.date_range("2024-01-01", periods=60, freq=freq)
+    table = drifting(60 * len(names)).reshape(60, -1)
+    wide = pd.DataFrame({"time": stamps, **dict(zip(names, table.T, strict=True))})
+    long = wide.melt("time", var_name="part").sort_values("time", kind="stable")
+    reversed_columns = wide[["time", *names[::-1]]]
+
+    assert "parts of each step" in read(wide).warnings["time-in-columns"].message
+    assert "time-in-columns" in read(long, series="part").warnings
+    is_numbered = names[0] == "0.3"  # their numbers tell the order
+    assert ("time-in-columns" in read(reversed_columns).warnings) == is_numbered
+
+
+def test_sensors_that_see_the_same_are_no_parts_of_a_step() -> None:
+    """Neighbours are near each other at one time, and the first is not nearer a step later."""
+    stamps = pd.date_range("2024-01-01", periods=400, freq="h")
+    weather, rng = drifting(402), np.random.default_rng(1)
+    near = {f"r{i}": weather[:400] + rng.normal(0, 0.1, 400) for i in range(4)}
+    lags = {f"lag{i}": weather[i : 400 + i] for i in range(3)}
+    apart = {f"s{i}": drifting(400, seed=i + 1) for i in range(3)}
+    for columns in (near, lags, dict(reversed(lags.items())), apart):
+        assert "time-in-columns" not in read(pd.DataFrame({"time": stamps, **columns})).warnings
 
 
 @pytest.mark.parametrize(("n", "freq"), [(12, "YS"), (31, "MS"), (60, "h")])

@@ -536,3 +536,49 @@ def test_other_readings_are_read_as_they_are(exponent):
 def test_small_readings_beside_large_ones_are_no_error():
     readings = np.where(np.arange(200) % 3, 1e-30, 5.0)
     assert read(of_hours(readings)).panel.n_series == 1
+
+
+def cut_table(step: str, unit: str, n: int = 300) -> pd.DataFrame:
+    """Make a table of a sensor whose stamps are cut to whole units."""
+    stamps = pd.date_range("2024-01-01", periods=n, freq=step)
+    return pd.DataFrame({"time": stamps.floor(unit), "v": wave(n)})
+
+
+@pytest.mark.parametrize(
+    ("step", "unit"), [("90s", "min"), ("80s", "min"), ("450s", "min"), ("90min", "h")]
+)
+def test_stamps_that_were_cut_are_read_at_their_own_step(step, unit):
+    result = read(cut_table(step, unit))
+
+    assert pd.Timedelta(result.panel.step_us, "us") == pd.Timedelta(step)
+    assert len(result.panel.target) == 300 and np.isfinite(result.panel.target).all()
+    assert "cut-times" in result.warnings
+    named = read(cut_table(step, unit), freq="1min" if unit == "min" else "1h", agg="mean")
+    assert "cut-times" not in named.warnings
+
+
+def test_stamps_with_gaps_at_other_places_are_not_taken_for_cut_ones():
+    minutes = pd.date_range("2024-01-01", periods=900, freq="min")
+    rng = np.random.default_rng(0)
+    by_chance = np.sort(rng.choice(900, 600, replace=False))
+    closed = np.flatnonzero(minutes.minute != 0)
+    for rows in (by_chance, closed):
+        table = pd.DataFrame({"time": minutes[rows], "v": wave(len(rows))})
+        assert "cut-times" not in read(table).warnings
+
+
+def test_two_levels_that_take_turns_are_said_unless_they_are_day_and_night():
+    rng = np.random.default_rng(0)
+    turns = 20 + 30 * (np.arange(400) % 2) + np.round(rng.normal(0, 1, 400), 2)
+    switch = 20.0 + 30 * (np.arange(400) % 2)
+
+    def warnings_of(values, freq="30min"):
+        times = pd.date_range("2024-01-01", periods=len(values), freq=freq)
+        return read(pd.DataFrame({"time": times, "v": values, "w": wave(len(values))})).warnings
+
+    assert "two-levels" in warnings_of(turns)
+    assert "two-levels" not in warnings_of(turns, "12h")
+    assert "two-levels" not in warnings_of(switch)
+    assert "two-levels" not in warnings_of(wave(400))
+    rain = np.where(np.arange(1000) % 9 == 0, np.arange(1000) / 10, 0.0)
+    assert "two-levels" not in warnings_of(rain)

@@ -746,6 +746,61 @@ def test_names_that_differ_by_blanks_or_case_are_said():
     assert wide.warnings["similar-names"].count == 2
 
 
+def followed(first: str, second: str, *, at: int = N // 2, gap: int = 0) -> pd.DataFrame:
+    """Make a table of a sensor that is named otherwise later on, beside another one."""
+    frame = long([(first,), ("tank",)], "x")
+    stamps = np.sort(frame.when.unique())
+    is_later = (frame.x == first) & (frame.when >= stamps[at])
+    frame.loc[is_later, "x"] = second
+    return frame[~(is_later & (frame.when < stamps[at + gap]))]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("K\u00fcche", "Ku\u0308che"), ("S1", "S1\u200b"), ("\ufeffpump", "pump")],
+)
+def test_names_that_look_the_same_are_one_series(first, second):
+    result = read(followed(first, second))
+
+    assert result.panel.n_series == 2
+    assert result.warnings["names-written-otherwise"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("0.3", "0.30"),
+        ("sensor_1", "sensor-1"),
+        ("00:1A:2B", "00-1a-2b"),
+        ("Line A", "Line \u0410"),
+    ],
+)
+def test_names_that_are_spelled_alike_and_take_turns_are_said(first, second):
+    warnings = read(followed(first, second, gap=5), series="x").warnings
+    assert warnings["similar-names"].count == 2 and "renamed-series" not in warnings
+
+    both = read(long([(first,), (second,), ("tank",)], "x"), series="x")
+    assert "similar-names" not in both.warnings, "they are two sensors"
+
+
+def test_a_sensor_that_takes_over_from_another_one_is_said():
+    warnings = read(followed("boiler", "boiler_new"), series="x").warnings
+    assert "'boiler' and 'boiler_new'" in warnings["renamed-series"].message
+
+    overlapping = followed("old", "x7")
+    copies = overlapping[overlapping.x == "old"].tail(30).assign(x="x7")
+    assert "renamed-series" in read(pd.concat([overlapping, copies]), series="x").warnings
+
+
+def test_sensors_that_begin_and_end_at_other_times_are_no_successors():
+    later = followed("boiler", "boiler_new", gap=3)
+    apart = followed("flow", "room")
+    apart.loc[apart.x == "room", "v"] += 500
+    batches = followed("a1", "a2")
+    for frame in (later, apart, batches[batches.x != "tank"]):
+        assert "renamed-series" not in read(frame, series="x").warnings
+
+
 def zoned(tz: str, start: str = "2024-10-20", **columns: object) -> pd.DataFrame:
     """Make a table of wall-clock times across a change of the clock, and the clocks' names."""
     stamps = pd.date_range(start, periods=20 * 24, freq="1h", tz="UTC").tz_convert(tz)
