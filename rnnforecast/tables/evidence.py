@@ -266,10 +266,12 @@ class Evidence:
             day = np.concatenate([[0], np.cumsum(~is_same)])  # (row,): the number of the day
             goes_back = is_same & (np.diff(self.times[rows]) < 0)
             begins = is_same & (np.diff(half[rows]) < 0)
-            n_begun = np.bincount(day[1:], weights=begins, minlength=int(day[-1]) + 1)
-            n_back = len(np.unique(day[1:][goes_back]))
-            is_one = n_begun[np.bincount(day) >= _MIN_ROWS_OF_DAY] == 1
-            if n_back >= _MIN_DAYS and len(is_one) and is_one.mean() >= _MOST_DAYS:
+            is_long = np.bincount(day) >= _MIN_ROWS_OF_DAY
+            n_begun, n_back = (
+                np.bincount(day[1:], weights=w, minlength=len(is_long))[is_long]
+                for w in (begins, goes_back)
+            )
+            if np.sum(n_back > 0) >= _MIN_DAYS and np.mean(n_begun == 1) >= _MOST_DAYS:
                 return True
         return False
 
