@@ -532,6 +532,8 @@ def warn_of_one_sensor(panel: Panel, listener: Listener) -> None:
     They are spelled alike and never have a reading at the same time, or one takes over from the
     other.
     """
+    if panel.n_series > _MAX_JUDGED:
+        return
     groups: dict[str, list[int]] = {}
     for number, name in enumerate(panel.names):
         groups.setdefault(_spelling(name), []).append(number)
@@ -554,10 +556,10 @@ def warn_of_two_levels(panel: Panel, listener: Listener) -> None:
     Each level varies as a sensor does, by far less than both are apart. Steps of half a day are
     those of day and night, and a switch has few values.
     """
-    if panel.step_us > _LONGEST_TURN_US:
+    if panel.step_us > _LONGEST_TURN_US or panel.n_series > _MAX_JUDGED:
         return
     alternating = []
-    for number in range(min(panel.n_series, _MAX_JUDGED)):
+    for number in range(panel.n_series):
         readings = panel.of(number, 0, min(int(panel.lengths[number]), _ROWS_OF_TURNS))
         by_two, by_one = readings[2:] - readings[:-2], np.diff(readings)
         by_two, by_one = by_two[np.isfinite(by_two)], by_one[np.isfinite(by_one)]

@@ -546,7 +546,7 @@ class SeriesColumn:
             return
         encoded = encode_names(batch.column(self._column), self._column, self._source, n_before)
         texts = encoded.dictionary.to_pylist()
-        names = list(map(visible_name, texts))
+        names = texts if "".join(texts).isascii() else list(map(visible_name, texts))
         self._texts.update(texts)
         codes = [self._code_of.setdefault(name, len(self._code_of)) for name in names]
         if len(self._code_of) > np.iinfo(np.int16).max:
