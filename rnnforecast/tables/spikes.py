@@ -1,4 +1,4 @@
-"""Readings that are wrong by themselves: spikes, lost signs and decimal points, sums, bad ones.
+"""Readings that are wrong: spikes, lost signs and decimal points, sums, bad ones.
 
 Spikes are single readings, or two, that leave and return far beyond the series' own jumps.
 """
