@@ -307,6 +307,8 @@ def _order_in_step(panel: Panel) -> Integers | None:
     if panel.shared or not _FEWEST_PARTS <= panel.n_series <= _MOST_PARTS:
         return None
     begin = int(panel.start.max())
+    if ((begin - panel.start) % panel.step_us).any():
+        return None  # sensors that are read in turn
     end = int((panel.start + panel.lengths * panel.step_us).min())
     n_rows = min((end - begin) // panel.step_us, _MOST_STEPS)
     if n_rows < _FEWEST_STEPS or n_rows * panel.n_series < _FEWEST_READINGS:

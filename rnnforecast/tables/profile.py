@@ -544,7 +544,8 @@ def warn_of_one_sensor(panel: Panel, listener: Listener) -> None:
     problem = "series names that are spelled alike, and never have readings at the same time"
     warn_of_names("similar-names", problem, similar, listener, hint=hint)
 
-    pairs = [f"{panel.names[a]!r} and {panel.names[b]!r}" for a, b in _successions(panel)]
+    successions = [(panel.names[a], panel.names[b]) for a, b in _successions(panel)]
+    pairs = [f"{a!r} and {b!r}" for a, b in successions if _fold(a) != _fold(b)]
     new = [pair for pair in pairs if not any(name in pair for name in similar)]
     problem = "series of which the second takes over from the first"
     warn_of_names("renamed-series", problem, new, listener, hint=hint)

@@ -415,6 +415,14 @@ def test_sensors_that_see_the_same_are_no_parts_of_a_step() -> None:
         assert "time-in-columns" not in read(pd.DataFrame({"time": stamps, **columns})).warnings
 
 
+def test_sensors_of_one_weather_that_are_read_in_turn_are_no_parts_of_a_step() -> None:
+    stamps = pd.date_range("2024-01-01", periods=300, freq="h")
+    numbers = np.arange(300) % 3
+    table = pd.DataFrame({"time": stamps, "x": numbers, "v": drifting(300) + 50 * numbers})
+    result = read(table.astype({"x": str}), series="x")
+    assert result.panel.n_series == 3 and "time-in-columns" not in result.warnings
+
+
 @pytest.mark.parametrize(("n", "freq"), [(12, "YS"), (31, "MS"), (60, "h")])
 def test_numbers_of_sites_are_no_parts_of_a_step(n: int, freq: str) -> None:
     stamps = pd.date_range("1980-01-01", periods=40, freq=freq)
