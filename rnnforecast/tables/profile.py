@@ -614,15 +614,24 @@ def _successions(panel: Panel) -> Iterator[tuple[int, int]]:
         return
     for a, b in itertools.product(ended.tolist(), starting.tolist()):
         overlap = int(end[a] - begin[b])
-        before, after = panel.of(a) + panel.base[a], panel.of(b) + panel.base[b]
-        if overlap >= _MIN_SUCCESSION and a != b and end[b] > end[a] and begin[a] < begin[b]:
-            common = before[-overlap:], after[:overlap]
-            if np.array_equal(*common, equal_nan=True) and len(np.unique(common[0])) > overlap // 4:
-                yield a, b
+        is_later = overlap >= _MIN_SUCCESSION and end[b] > end[a] and begin[a] < begin[b]
+        sizes = (_MIN_SUCCESSION, overlap) if is_later else ()  # a few tell most series apart
+        if sizes and all(_have_equal(panel, a, b, overlap, n) for n in sizes):
+            yield a, b
         is_alone = np.count_nonzero(end == end[a]) == np.count_nonzero(begin == begin[b]) == 1
         if overlap == 0 and is_alone and ((begin < begin[b]) & (end > end[a])).any():
-            last, next_ = before[-_MIN_SUCCESSION:], after[:_MIN_SUCCESSION]
+            length = int(panel.lengths[a])
+            last = panel.of(a, length - _MIN_SUCCESSION, length) + panel.base[a]
+            next_ = panel.of(b, 0, _MIN_SUCCESSION) + panel.base[b]
             is_near = abs(np.nanmedian(last) - np.nanmedian(next_)) <= np.nanstd(last)
             names = _spelling(panel.names[a]), _spelling(panel.names[b])
             if is_near or difflib.SequenceMatcher(None, *names).ratio() >= _ALIKE_NAMES:
                 yield a, b
+
+
+def _have_equal(panel: Panel, a: int, b: int, overlap: int, n: int) -> bool:
+    """Tell whether the newest n of the common readings of two series are equal, and vary."""
+    length = int(panel.lengths[a])
+    first = panel.of(a, length - n, length) + panel.base[a]
+    second = panel.of(b, overlap - n, overlap) + panel.base[b]
+    return np.array_equal(first, second, equal_nan=True) and len(np.unique(first)) > n // 4
