@@ -31,7 +31,8 @@ from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec
 _WINDOWS = 4096
 """Windows from which the mean and scale of covariates are taken, at most."""
 _DRAWN_WINDOWS = 100
-"""Disjoint training windows from which a second network is trained, from drawn weights."""
+"""Disjoint training windows of a series on average, from which on a second network is trained, from
+drawn weights."""
 _FINE_TUNE_SHARE = 0.25
 """Steps of fine-tuning, as a share of the steps before it (docs/decisions.md, 1)."""
 
@@ -63,7 +64,7 @@ def fit(
     if validation is not None:
         held_out = windows_of(validation, spec, targets_after=train)
 
-    if start is None and windows.n_disjoint >= _DRAWN_WINDOWS:
+    if start is None and windows.n_disjoint >= _DRAWN_WINDOWS * len(windows.series):
         spec = with_drawn_member(spec)
 
     with _repeatable(config):
