@@ -525,13 +525,7 @@ def train_members(
     held_out = None
     if validation is not None and len(validation):
         held_out = ValidationWindows(network, validation, scales)
-    specs = network.spec.members
-    inputs = {spec.segment: TrainingInputs(network, windows, scales, config) for spec in specs}
-    members = [
-        MemberTraining(network, i, inputs[spec.segment], held_out, config)
-        for i, spec in enumerate(specs)
-        if spec.is_trained
-    ]
+    members = _to_train(network, windows, held_out, config, scales)
     ensemble = _Ensemble(members, max_steps(config, len(windows)), checkpoints)
 
     start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
@@ -565,6 +559,23 @@ def train_members(
     network, selected = network.weigh_members(_weigh_members(modules, n_windows, held_out))
     listener(Notice(_summary(len(logs), current.end, network.spec)))
     return network, EnsembleLog(logs, selected)
+
+
+def _to_train(
+    network: Network,
+    windows: TrainingWindows,
+    validation: ValidationWindows | None,
+    config: TrainConfig,
+    scales: Doubles,
+) -> list[MemberTraining]:
+    """Return the members that are trained, with the same inputs for all of one segment."""
+    specs = network.spec.members
+    inputs = {spec.segment: TrainingInputs(network, windows, scales, config) for spec in specs}
+    return [
+        MemberTraining(network, i, inputs[spec.segment], validation, config)
+        for i, spec in enumerate(specs)
+        if spec.is_trained
+    ]
 
 
 def _summary(n: int, n_steps: int, spec: NetworkSpec) -> str:

@@ -143,9 +143,7 @@ def _sniff(
     encoding = config.encoding or find_encoding(head, name, listener)
     lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
     if not lines.nonempty.texts:
-        raise DataError(
-            f"{name} is empty", code="empty", location=Location(name), hint="use a file with rows"
-        )
+        raise _empty(name)
 
     sep = WHITESPACE if config.sep in BLANKS_BETWEEN else config.sep
     sep = sep or lines.sep or infer_separator(lines.nonempty.texts[: _MAX_SNIFFED + 1])
@@ -193,6 +191,12 @@ def _sniff(
         message = f"{name}: skipped lines with totals, such as {dialect.totals[0]!r}"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return dialect, columns, tuple(events)
+
+
+def _empty(name: str) -> DataError:
+    return DataError(
+        f"{name} is empty", code="empty", location=Location(name), hint="use a file with rows"
+    )
 
 
 def shell_quote(text: str) -> str:
