@@ -744,7 +744,7 @@ class ParseErrors:
         flags = {match and match[1].strip() for text, _ in texts for match in [_FLAG.match(text)]}
         hint = None
         if len(flags) == 1 and None not in flags:
-            hint = f"write the mark {flags.pop()!r} behind numbers into a column of its own"
+            hint = f"remove the suffix {flags.pop()!r}, or move it to another column"
             proposals = proposals if len(texts) <= _MAX_LISTED else []  # they are many numbers
         return DataError(
             message, code="not-a-number", location=first, proposals=proposals, hint=hint
