@@ -364,7 +364,7 @@ def test_a_mark_behind_some_numbers_is_named(tmp_path, mark):
     cells = [f"{20 + i % 9}.{i % 10}" + mark * (i % 30 == 7) for i in range(900)]
     error = failure(write(tmp_path / "x.csv", "time,v", *hourly(*cells)))
     assert error.code == "not-a-number"
-    assert f"the mark {mark.strip()!r}" in str(error.hint)
+    assert f"remove the suffix {mark.strip()!r}" in str(error.hint)
 
     cells[8] = "12:30"
     error = failure(write(tmp_path / "x.csv", "time,v", *hourly(*cells)))
